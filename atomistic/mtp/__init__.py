@@ -1,0 +1,1 @@
+"""Moment tensor potentials: file format, basis tables, kernels, training."""

@@ -1,0 +1,39 @@
+"""Typed errors of both packages: what went wrong, where, and what to try.
+
+The command line turns every `MesoionError` into one message and exit code 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class MesoionError(Exception):
+    """Base of all errors a user can cause or mend; `str()` is the whole message."""
+
+
+class InputError(MesoionError):
+    """A value in an input is not allowed.
+
+    `where` is the key's path (`pellets[0].grain_boundary_width`) or `file:line`, `value` what stood there,
+    `remedy` what is allowed.
+    """
+
+    def __init__(self, where: str, value: Any, remedy: str) -> None:
+        self.where, self.value, self.remedy = where, value, remedy
+        super().__init__(f"{where}: {value!r} is not allowed; {remedy}")
+
+
+class MeshError(MesoionError):
+    """A mesh could not be built, or does not resolve the physics asked of it."""
+
+
+class ConvergenceError(MesoionError):
+    """A bounded iteration ended without converging.
+
+    `last_good` is the last converged state (or None), `at` says at what bias, time or parameter it failed.
+    """
+
+    def __init__(self, message: str, *, at: str, last_good: Any = None) -> None:
+        self.at, self.last_good = at, last_good
+        super().__init__(f"{message} (at {at})")
