@@ -76,7 +76,9 @@ class CellMesh:
     def outer_faces(self, name: str) -> Ints:
         """Indices of the outer faces called `name`; raises MeshError for an unknown name."""
         if name not in self.outer_names:
-            raise MeshError(f"no outer faces are called {name!r}; this mesh has {', '.join(self.outer_names)}")
+            raise MeshError(
+                f"no outer faces are called {name!r}; this mesh has {', '.join(self.outer_names)}"
+            )
         return np.flatnonzero(self.outer_region == self.outer_names.index(name))
 
     def with_regions(self, region: Ints, names: Sequence[str]) -> CellMesh:
