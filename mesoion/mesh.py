@@ -71,7 +71,7 @@ class CellMesh:
     @cached_property
     def face_lengths(self) -> Floats:
         """Distance between the generators across each interior face [m]."""
-        return self.face_distances.sum(axis=1)
+        return np.asarray(self.face_distances.sum(axis=1))
 
     def outer_faces(self, name: str) -> Ints:
         """Indices of the outer faces called `name`; raises MeshError for an unknown name."""
@@ -152,12 +152,14 @@ def tensor_mesh(edges: Sequence[Floats], periodic: Sequence[bool] | None = None)
                 o_region.append(np.full(len(c), len(names)))
                 names.append(_SIDES[a][side])
 
-    def join(parts: list[NDArray], width: int | None = None) -> NDArray:
-        if parts:
-            return np.concatenate(parts)
-        return np.empty((0,) if width is None else (0, width))
+    def floats(parts: list[Floats], *width: int) -> Floats:
+        return np.concatenate(parts) if parts else np.empty((0, *width))
 
-    vertices, polygons = None, None
+    def ints(parts: list[Ints]) -> Ints:
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, dtype=np.int64)
+
+    vertices: Floats | None = None
+    polygons: tuple[Ints, ...] | None = None
     if d == 2:
         nodes = np.arange((shape[0] + 1) * (shape[1] + 1)).reshape(shape[0] + 1, shape[1] + 1)
         vertices = np.stack([g.ravel() for g in np.meshgrid(*edges, indexing="ij")], axis=1)
@@ -170,11 +172,11 @@ def tensor_mesh(edges: Sequence[Floats], periodic: Sequence[bool] | None = None)
         face_areas=np.concatenate(areas),
         face_distances=np.concatenate(distances),
         face_normals=np.concatenate(normals),
-        outer_cells=join(o_cells).astype(np.int64),
-        outer_areas=join(o_areas),
-        outer_distances=join(o_distances),
-        outer_normals=join(o_normals, d),
-        outer_region=join(o_region).astype(np.int64),
+        outer_cells=ints(o_cells),
+        outer_areas=floats(o_areas),
+        outer_distances=floats(o_distances),
+        outer_normals=floats(o_normals, d),
+        outer_region=ints(o_region),
         outer_names=tuple(names),
         region=np.zeros(n, dtype=np.int64),
         region_names=("grain",),
