@@ -1,0 +1,155 @@
+"""The command line of `mesoion`; every command is also a Python call.
+
+A `MesoionError` becomes one message on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mesoion.errors import MesoionError
+
+app = typer.Typer(
+    name="mesoion",
+    help="What grain boundaries do to a pellet of an oxide solid electrolyte.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="STUDY.toml", help="The study's input.", show_default=False)
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder of the results; runs/STUDY unless given.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Compute all again, also what is cached.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _report_outcome(path: Path, from_cache: bool) -> None:
+    if from_cache:
+        typer.echo(
+            f"unchanged: served from {path} (same input, records and versions; --force computes again)"
+        )
+    else:
+        typer.echo(f"done: {path / 'results.json'}")
+    typer.echo(f"report: {path / 'report.html'}")
+
+
+@app.command()
+def run(study: StudyFile, out: Out = None, force: Force = False) -> None:
+    """Run any study: results.json, report.html, figures, spectra, tables and fields.
+
+    Example: mesoion run studies/perovskite_and_garnet_pellets.toml --out runs/pellets
+    """
+    from mesoion.study import run_study
+
+    outcome = run_study(study, out, force=force)
+    _report_outcome(outcome.path, outcome.from_cache)
+
+
+@app.command()
+def sweep(
+    study: StudyFile,
+    out: Out = None,
+    force: Force = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Local processes; one a core unless given.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler instead, tcp://HOST:PORT.")
+    ] = None,
+) -> None:
+    """Run a study over a grid of parameters; a killed sweep resumes, a failed point is recorded.
+
+    Example: mesoion sweep studies/grain_size_and_width.toml --workers 2
+    """
+    from mesoion.config import InputProblems
+    from mesoion.study import kind_of, load_study, run_study
+
+    given = {k: v for k, v in {"workers": workers, "scheduler": scheduler}.items() if v is not None}
+    kind, _ = load_study(study)
+    known = kind_of(kind.name).model.model_fields
+    if "workers" not in known:
+        remedy = f"a study of kind {kind.name!r} has no points to sweep; use `mesoion run`, or a study of kind 'sweep'"
+        raise InputProblems(str(study), [("kind", kind.name, remedy)])
+    outcome = run_study(study, out, force=force, overrides=given)
+    _report_outcome(outcome.path, outcome.from_cache)
+
+
+@app.command()
+def validate(
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only rows whose name contains NAME.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every exact test and published number: expected, got, error, tolerance; exit 1 if one fails.
+
+    Example: mesoion validate --only bernoulli
+    """
+    from mesoion.validation import as_text, validation_rows
+
+    rows = validation_rows(only)
+    if as_json:
+        typer.echo(json.dumps({"rows": [row.plain() for row in rows]}, indent=1))
+    else:
+        typer.echo(as_text(rows))
+    if not all(row.passed for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def records(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RECORD]", help="Name or file of a record.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the shipped transport records, or show one with its units, uncertainties and sources.
+
+    Example: mesoion records
+    """
+    from mesoion.transport import list_records, load_record
+
+    if name is not None:
+        typer.echo(json.dumps(load_record(name).model_dump(mode="json"), indent=1, ensure_ascii=False))
+        return
+    listed: list[dict[str, Any]] = []
+    for entry in list_records():
+        record = load_record(entry)
+        listed.append(
+            {"name": entry, "material": record.material, "region": record.region, "origin": record.origin}
+        )
+    if as_json:
+        typer.echo(json.dumps({"records": listed}, indent=1, ensure_ascii=False))
+        return
+    width = max((len(row["name"]) for row in listed), default=0)
+    for row in listed:
+        typer.echo(f"{row['name']:<{width}}  {row['material']}, {row['region']} ({row['origin']})")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: run the command line; exit code 2 with one message for an error of the user's.
+
+    arguments: instead of the process's own.
+    """
+    try:
+        app(args=arguments)
+    except MesoionError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except MemoryError:
+        typer.echo("error: not enough memory; use fewer grains, a coarser mesh or fewer workers", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped; run the same command to resume", err=True)
+        sys.exit(130)
