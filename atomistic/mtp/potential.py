@@ -294,6 +294,9 @@ class _Lines:
         self.number += 1
         return self.lines[self.number - 1].strip()
 
+    def peek(self) -> str:
+        return self.lines[self.number].strip() if self.number < len(self.lines) else ""
+
     def error(self, what: str, remedy: str = "the file is damaged or of another format") -> FileFormatError:
         return FileFormatError(self.path, self.number, what, remedy)
 
@@ -387,22 +390,23 @@ _NEEDED: Final = (
 
 
 def _read_radial_coefficients(lines: _Lines, data: dict[str, Any]) -> FloatArray:
-    for key in ("species_count", "radial_funcs_count", "radial_basis_size"):
+    for key in ("species_count", "radial_basis_size"):
         if key not in data:
             raise lines.error(f"radial_coeffs come before {key}")
-    count, functions, size = data["species_count"], data["radial_funcs_count"], data["radial_basis_size"]
+    count, size = data["species_count"], data["radial_basis_size"]
     rows: list[FloatArray] = []
-    for first in range(count):
-        for second in range(count):
-            head = lines.next()
-            if head != f"{first}-{second}":
-                raise lines.error(f"the pair {first}-{second} is missing in radial_coeffs")
-            for _ in range(functions):
-                text = lines.next()
-                row = lines.floats("radial_coeffs", text or "")
-                if len(row) != size:
-                    raise lines.error(f"{len(row)} radial coefficients, not {size}")
-                rows.append(row)
+    for pair in range(count * count):
+        head = f"{pair // count}-{pair % count}"
+        if lines.next() != head:
+            raise lines.error(f"the pair {head} is missing in radial_coeffs")
+        while lines.peek().startswith("{"):
+            rows.append(lines.floats("radial_coeffs", lines.next() or ""))
+            if len(rows[-1]) != size:
+                raise lines.error(f"{len(rows[-1])} radial coefficients, not {size}")
+        # motep's own format names the number of functions only afterwards.
+        functions = data.get("radial_funcs_count", len(rows) // (pair + 1))
+        if functions == 0 or len(rows) != functions * (pair + 1):
+            raise lines.error(f"the pair {head} has not as many radial functions as expected ({functions})")
     return np.array(rows, dtype=np.float64).reshape(count, count, functions, size)
 
 
@@ -464,12 +468,14 @@ def _counts_agree(path: Path, data: dict[str, Any], where: dict[str, int]) -> No
         ("alpha_scalar_moments", "moment_coeffs"),
         ("species_count", "species_coeffs"),
     )
-    for count, key in pairs:
-        if data[count] != len(data[key]):
+    lengths = [(count, key, len(data[key])) for count, key in pairs]
+    lengths.append(("radial_funcs_count", "radial_coeffs", data["radial_coeffs"].shape[2]))
+    for count, key, length in lengths:
+        if data[count] != length:
             raise FileFormatError(
                 path,
                 where[key],
-                f"{key} has {len(data[key])} entries, {count} says {data[count]}",
+                f"{key} has {length} entries, {count} says {data[count]}",
                 "the file is damaged",
             )
 
