@@ -7,6 +7,8 @@ study of their kind is read.
 from __future__ import annotations
 
 import importlib
+import io
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -161,8 +163,6 @@ def run_study(
 
 
 def _finish(folder: RunFolder, study: StudyModel, path: Path, provenance: Mapping[str, Any]) -> None:
-    import json
-
     from mesoion.report import report_html
 
     folder.finish(
@@ -185,14 +185,14 @@ def _relative(file: Path, base: Path) -> str:
 
 def _save_state(folder: RunFolder, state: Any) -> Path | None:
     """The arrays of the last converged state as last_good_state.npz in the run's folder."""
-    import io
-
     if state is None:
         return None
     named = (
         {f.name: getattr(state, f.name) for f in fields(state)} if is_dataclass(state) else {"state": state}
     )
-    arrays = {name: np.asarray(v) for name, v in named.items() if isinstance(v, (np.ndarray, float, int))}
+    arrays: dict[str, Any] = {
+        name: np.asarray(v) for name, v in named.items() if isinstance(v, (np.ndarray, float, int))
+    }
     if not arrays:
         return None
     stream = io.BytesIO()
