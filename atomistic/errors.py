@@ -60,3 +60,15 @@ class RunError(AtomisticError):
     def __init__(self, message: str, *, step: int | None = None) -> None:
         self.step = step
         super().__init__(message if step is None else f"{message} (step {step})")
+
+
+class CompositionError(AtomisticError):
+    """A composition cannot be built: negative Li, no neutral ordering, an element without a formal charge."""
+
+
+class CoincidenceError(AtomisticError):
+    """No coincidence lattice or no periodic boundary cell exists within the size asked for."""
+
+
+class TrajectoryError(AtomisticError):
+    """A trajectory cannot be analysed: missing frames, changing atoms, too short for what is asked."""
