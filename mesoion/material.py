@@ -222,6 +222,11 @@ class Material:
         drawn = {name: record.sample(rng) for name, record in self.boundaries.items()}
         return type(self)(self.bulk.sample(rng), drawn, self.relative_permittivity, self.mobility_law)
 
+    def extrapolated(self, temperature: float) -> tuple[str, ...]:
+        """Names of the records whose temperature range does not hold `temperature` [K]."""
+        records = (self.bulk, *self.boundaries.values())
+        return tuple(r.name for r in records if r.conductivity(temperature).extrapolated)
+
     def assumptions(self, temperature: float) -> tuple[str, ...]:
         """What a reader of a result at `temperature` [K] must know: extrapolations, and what the records leave open."""
         said: list[str] = []

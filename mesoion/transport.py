@@ -493,7 +493,7 @@ def records_table(temperature: float = 298.15) -> str:
         assumed = ", ".join(f"`{path}`" for path in assumed_fields(record)) or "nothing"
         rows.append(
             f"| `{name}` | {record.origin} ({record.source.kind}) | {record.region} "
-            f"| {sigma.value / 100:.2g} ({sigma.low / 100:.1g} to {sigma.high / 100:.1g}) "
+            f"| {sigma.value / 100:.2g} ({sigma.low / 100:.2g} to {sigma.high / 100:.2g}) "
             f"| {energy.value:.2f} ± {energy.standard_uncertainty:.2f} "
             f"| {'yes' if sigma.extrapolated else 'no'} | {assumed} |"
         )
