@@ -71,7 +71,7 @@ class Microstructure:
     @cached_property
     def facet_lengths(self) -> Floats:
         """Length of each facet (m,) [m]."""
-        return np.hypot(*(self.facet_end - self.facet_start).T)
+        return np.asarray(np.hypot(*(self.facet_end - self.facet_start).T))
 
     @cached_property
     def grain_areas(self) -> Floats:
@@ -221,7 +221,9 @@ def polycrystal(
     if not (np.isfinite(mean_grain_size) and mean_grain_size > 0):
         raise InputError("mean_grain_size", mean_grain_size, "give a positive length in metres")
     if not 0 <= size_spread <= 1.0:
-        raise InputError("size_spread", size_spread, "the standard deviation of ln d must lie between 0 and 1")
+        raise InputError(
+            "size_spread", size_spread, "the standard deviation of ln d must lie between 0 and 1"
+        )
     normal = ndtri((np.arange(n_grains) + 0.5) / n_grains)
     if n_grains > 1:
         normal /= normal.std()
@@ -262,21 +264,27 @@ def polycrystal_from_sizes(
     weights = np.zeros(len(sizes))
     for sweep in range(8):
         if sweep > 2 or len(sizes) == 1:
-            weights = _fit_weights(seeds, weights, target, box, periodic, 1e-2 if sweep < 7 else AREA_TOLERANCE)
+            weights = _fit_weights(
+                seeds, weights, target, box, periodic, 1e-2 if sweep < 7 else AREA_TOLERANCE
+            )
         if sweep < 7:
             seeds = _fold(_PowerDiagram(seeds, weights, box, periodic).centroids(), box, periodic)
     raw = _outlines(_PowerDiagram(seeds, weights, box, periodic))
     return raw.scaled(unit).with_boundary_types(types, generator)
 
 
-def bricks(n: int, edge: float, boundary_types: Mapping[str, float] | None = None, rng: int = 0) -> Microstructure:
+def bricks(
+    n: int, edge: float, boundary_types: Mapping[str, float] | None = None, rng: int = 0
+) -> Microstructure:
     """n x n square grains of the given edge [m], periodic: the brick-layer model with four-fold junctions."""
     if n < 1:
         raise InputError("n", n, "give at least one brick along each axis")
     return _grid(n, n, edge, edge, (True, True)).with_boundary_types(boundary_types or {"general": 1.0}, rng)
 
 
-def lamellae(n: int, thickness: float, height: float, periodic: tuple[bool, bool] = (True, True)) -> Microstructure:
+def lamellae(
+    n: int, thickness: float, height: float, periodic: tuple[bool, bool] = (True, True)
+) -> Microstructure:
     """n grains stacked along x with straight boundaries normal to x: the exact series and parallel limits.
 
     thickness of each grain along x and height of the box along y [m]. Periodic along x there are n boundaries,
@@ -289,10 +297,14 @@ def lamellae(n: int, thickness: float, height: float, periodic: tuple[bool, bool
 
 def _checked_fractions(fractions: Mapping[str, float]) -> tuple[tuple[str, ...], Floats]:
     if not fractions:
-        raise InputError("boundary_types", dict(fractions), "name at least one boundary type with its fraction")
+        raise InputError(
+            "boundary_types", dict(fractions), "name at least one boundary type with its fraction"
+        )
     share = np.array([float(f) for f in fractions.values()])
     if not (np.all(np.isfinite(share)) and np.all(share >= 0) and share.sum() > 0):
-        raise InputError("boundary_types", dict(fractions), "fractions of length must be non-negative, not all zero")
+        raise InputError(
+            "boundary_types", dict(fractions), "fractions of length must be non-negative, not all zero"
+        )
     if "grain" in fractions:
         raise InputError("boundary_types", "grain", "that name is taken by the grains; choose another one")
     return tuple(fractions), share / share.sum()
@@ -371,7 +383,8 @@ class _PowerDiagram:
         """Area of each cell (n,)."""
         origin = self.seeds[self.grain]
         p, q = self.corners[self.start] - origin, self.corners[self.end] - origin
-        return np.bincount(self.grain, 0.5 * (p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]), self.n)
+        cross = 0.5 * (p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0])
+        return np.asarray(np.bincount(self.grain, cross, self.n), dtype=float)
 
     def centroids(self) -> Floats:
         """Centroid of each cell (n, 2), not folded."""
@@ -382,7 +395,9 @@ class _PowerDiagram:
         moment = np.stack(
             [np.bincount(self.grain, cross * (p[:, k] + q[:, k]) / 3.0, self.n) for k in (0, 1)], axis=1
         )
-        return self.seeds + np.divide(moment, area[:, None], out=np.zeros_like(moment), where=area[:, None] > 0)
+        return self.seeds + np.divide(
+            moment, area[:, None], out=np.zeros_like(moment), where=area[:, None] > 0
+        )
 
     def area_derivative(self) -> csr_array:
         """d(area)/d(weight) (n, n): -length/(2 distance) for neighbours, rows sum to zero."""
@@ -392,7 +407,9 @@ class _PowerDiagram:
         real = ~self.mirrored[self.neighbour] & (i != j)
         value = 0.5 * length[real] / distance[real]
         i, j = i[real], j[real]
-        return csr_array(coo_array((np.r_[-value, value], (np.r_[i, i], np.r_[j, i])), shape=(self.n, self.n)))
+        return csr_array(
+            coo_array((np.r_[-value, value], (np.r_[i, i], np.r_[j, i])), shape=(self.n, self.n))
+        )
 
 
 def _fit_weights(
@@ -557,7 +574,9 @@ def _grid(
     """Rectangular grains; `rows_bounded` says whether the edges parallel to x are facets (else one row, no facet)."""
     box = np.array([nx * dx, ny * dy])
     mx, my = (nx if periodic[0] else nx + 1), (ny if periodic[1] else ny + 1)
-    vertices = np.stack([g.ravel() for g in np.meshgrid(np.arange(mx) * dx, np.arange(my) * dy, indexing="ij")], 1)
+    vertices = np.stack(
+        [g.ravel() for g in np.meshgrid(np.arange(mx) * dx, np.arange(my) * dy, indexing="ij")], 1
+    )
 
     def vertex(i: int, j: int) -> int:
         return (i % nx if periodic[0] else i) * my + (j % ny if periodic[1] else j)
@@ -578,7 +597,9 @@ def _grid(
             square = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
             outlines.append(np.array([(a * dx, b * dy) for a, b in square]))
             corners.append(np.array([vertex(a, b) for a, b in square]))
-            edges.append(np.array([facet("x", i, j), facet("y", i + 1, j), facet("x", i, j + 1), facet("y", i, j)]))
+            edges.append(
+                np.array([facet("x", i, j), facet("y", i + 1, j), facet("x", i, j + 1), facet("y", i, j)])
+            )
     n = nx * ny
     blank = Microstructure(
         box=box,
