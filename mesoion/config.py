@@ -41,6 +41,10 @@ class StudyModel(Model):
     title: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
+    def further_files(self) -> list[Path]:
+        """Files that decide the result beside those the keys name."""
+        return []
+
 
 def _input_file(value: object, info: ValidationInfo) -> Path:
     if not isinstance(value, (str, Path)) or not str(value):

@@ -106,7 +106,8 @@ def _by_content(value: Any) -> Any:
 def run_key(study: StudyModel) -> str:
     """Content hash of all that decides a run's numbers: input, the files it names, records, code and versions."""
     neutral = {name: getattr(study, name) for name in type(study).model_fields if name not in NEUTRAL_KEYS}
-    return content_hash([_by_content(neutral), record_hashes(), code_hash(), versions()])
+    further = [file_hash(path) for path in study.further_files()]
+    return content_hash([_by_content(neutral), further, record_hashes(), code_hash(), versions()])
 
 
 NEUTRAL_KEYS = frozenset({"workers", "scheduler"})
@@ -148,7 +149,7 @@ def run_study(
                     unit.unlink()
         kind.run(study, folder, np.random.default_rng(study.seed))
         hashes = {path.name: file_hash(path)}
-        for file in input_files(study):
+        for file in [*input_files(study), *study.further_files()]:
             hashes[_relative(file, path.parent)] = file_hash(file)
         provenance = stamp(seed=study.seed, inputs=hashes, key=key, started=started)
         _finish(folder, study, path, provenance)
