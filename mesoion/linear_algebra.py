@@ -1,0 +1,153 @@
+"""Sparse systems of one fixed pattern: elimination order, assembly, and factorisation without dynamic pivoting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+from scipy.sparse.linalg import splu
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Wider bands are left to nested dissection.
+_WIDEST_BAND = 24
+
+
+def elimination_order(n_points: int, k: Ints, l: Ints, coordinates: Floats) -> Ints:  # noqa: E741
+    """Position (n_points,) of each point in the elimination: along the line in 1D, nested dissection else.
+
+    `k`, `l` are the edges of the graph, `coordinates` (n_points, d) where its points lie.
+    """
+    position = np.empty(n_points, dtype=np.int64)
+    if coordinates.shape[1] == 1:
+        position[np.argsort(coordinates[:, 0], kind="stable")] = np.arange(n_points)
+        # Periodic lines wrap around and have no band.
+        if np.abs(position[k] - position[l]).max(initial=0) <= 2:
+            return position
+    import pymetis
+
+    graph = sp.csr_matrix(
+        (np.ones(2 * len(k), dtype=np.int8), (np.r_[k, l], np.r_[l, k])), shape=(n_points, n_points)
+    )
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    adjacency = pymetis.CSRAdjacency(graph.indptr, graph.indices)
+    order = np.asarray(pymetis.nested_dissection(adjacency=adjacency)[0])
+    position[order] = np.arange(n_points)
+    return position
+
+
+def sums(where: Ints, values: Floats, size: int) -> Floats:
+    """Values added up by index, (size,) floats."""
+    total: Floats = np.bincount(where, values, size).astype(float, copy=False)
+    return total
+
+
+class SparsePattern:
+    """The positions (row, column) of a square matrix of n unknowns, numbered in elimination order.
+
+    Values arrive in the order of `rows`, `columns`; those at the same position add up, those with a row or column
+    outside 0..n-1 are dropped.
+    """
+
+    def __init__(self, rows: Ints, columns: Ints, n: int) -> None:
+        self.n = n
+        self.kept = (rows >= 0) & (rows < n) & (columns >= 0) & (columns < n)
+        key = columns[self.kept] * n + rows[self.kept]
+        unique, where = np.unique(key, return_inverse=True)
+        self.size = len(unique)
+        # Dropped values land in one extra bin, which saves copying the others out.
+        self._where = np.full(len(rows), self.size, dtype=np.int64)
+        self._where[self.kept] = where
+        self.columns = unique // n
+        self.rows = unique - self.columns * n
+        self.indices = self.rows.astype(np.int32)
+        self.indptr = np.searchsorted(self.columns, np.arange(n + 1)).astype(np.int32)
+        self._row_order = np.argsort(self.rows, kind="stable")
+        self._row_starts = np.searchsorted(self.rows[self._row_order], np.arange(n))
+        offset = self.rows - self.columns
+        self._lower, self._upper = int(offset.max(initial=0)), int(-offset.min(initial=0))
+        self.banded = max(self._lower, self._upper) <= _WIDEST_BAND
+        if self.banded:
+            height = 2 * self._lower + self._upper + 1
+            self._band_height = height
+            self._band_position = self.columns * height + self._lower + self._upper + offset
+
+    def assemble(self, values: Floats, where: slice | None = None) -> Floats:
+        """Matrix data (size,) from values in the order of the constructor, or of a slice of it."""
+        index = self._where if where is None else self._where[where]
+        return sums(index, values, self.size + 1)[:-1]
+
+    def matrix(self, data: NDArray[Any]) -> sp.csc_matrix:
+        """The matrix as scipy CSC."""
+        return sp.csc_matrix((data, self.indices, self.indptr), shape=(self.n, self.n))
+
+    def multiply(self, data: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
+        """Matrix times x, (n,) or (n, c)."""
+        product: NDArray[Any] = self.matrix(data) @ x
+        return product
+
+    def factor(self, data: NDArray[Any]) -> Factor:
+        """Row-scaled LU factors of a real or complex matrix; raises ZeroDivisionError where it is singular."""
+        largest = np.maximum.reduceat(np.abs(data)[self._row_order], self._row_starts)
+        if not np.all(largest > 0.0) or not np.all(np.isfinite(largest)):
+            raise ZeroDivisionError("singular matrix")
+        scale = 1.0 / largest
+        scaled = data * scale[self.rows]
+        return _BandFactor(self, scaled, scale) if self.banded else _SparseFactor(self, scaled, scale)
+
+
+class Factor:
+    """LU factors; `solve` takes right-hand sides (n,) or (n, c)."""
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
+        """x with A x = b."""
+        raise NotImplementedError
+
+
+class _BandFactor(Factor):
+    def __init__(self, pattern: SparsePattern, scaled: NDArray[Any], scale: Floats) -> None:
+        self._kl, self._ku, self._scale = pattern._lower, pattern._upper, scale
+        complex_ = np.iscomplexobj(scaled)
+        band = np.zeros(pattern.n * pattern._band_height, dtype=complex if complex_ else float)
+        band[pattern._band_position] = scaled
+        ab = band.reshape(pattern.n, pattern._band_height).T
+        trf, self._trs = (lapack.zgbtrf, lapack.zgbtrs) if complex_ else (lapack.dgbtrf, lapack.dgbtrs)
+        self._lu, self._pivots, info = trf(ab, self._kl, self._ku, overwrite_ab=True)
+        if info > 0:
+            raise ZeroDivisionError("singular matrix")
+        self._complex = complex_
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
+        rhs = (b.T * self._scale).T
+        if np.iscomplexobj(rhs) and not self._complex:
+            return np.asarray(self.solve(b.real) + 1j * self.solve(b.imag))
+        x, _ = self._trs(self._lu, self._kl, self._ku, rhs, self._pivots)
+        return np.asarray(x).reshape(b.shape)
+
+
+class _SparseFactor(Factor):
+    def __init__(self, pattern: SparsePattern, scaled: NDArray[Any], scale: Floats) -> None:
+        self._scale = scale
+        self._complex = np.iscomplexobj(scaled)
+        try:
+            self._lu = splu(
+                pattern.matrix(scaled),
+                permc_spec="NATURAL",
+                diag_pivot_thresh=0.0,
+                options={"SymmetricMode": True},
+            )
+        except RuntimeError as error:
+            raise ZeroDivisionError("singular matrix") from error
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
+        rhs = np.ascontiguousarray((b.T * self._scale).T)
+        if np.iscomplexobj(rhs) and not self._complex:
+            return np.asarray(self._lu.solve(rhs.real.copy()) + 1j * self._lu.solve(rhs.imag.copy()))
+        if self._complex:
+            rhs = rhs.astype(complex)
+        return np.asarray(self._lu.solve(rhs))

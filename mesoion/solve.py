@@ -1,0 +1,427 @@
+"""Poisson-Nernst-Planck on any cell mesh: equilibrium, steady states under bias, and the way into transients.
+
+Newton's method in (phi, eta) with the analytic Jacobian of `mesoion.assembly`; SI at the interface.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mesoion.assembly import Discretisation, Linearisation, Profile
+from mesoion.errors import ConvergenceError, InputError, MeshError
+from mesoion.linear_algebra import SparsePattern, sums
+from mesoion.mesh import CellMesh
+from mesoion.physics import BOLTZMANN, CellFields, DiluteSpecies, Electrode
+
+if TYPE_CHECKING:
+    from mesoion.transient import Transient
+
+Floats = NDArray[np.float64]
+
+# Largest change of any potential in one Newton step [kT/e].
+_LARGEST_STEP = 5.0
+# A quadratically converging update of this size leaves an error at round-off [kT/e].
+_LAST_UPDATE = 1e-8
+_SMALLEST_BIAS_FRACTION = 1.0 / 64.0
+# Change of the potential's curvature over one cell [kT/e], square root: cells over Debye length.
+_WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.0, 2.5
+
+
+class MeshWarning(UserWarning):
+    """A mesh resolves a space charge only coarsely."""
+
+
+class NewtonFailure(Exception):
+    """Newton's method stopped at a bounded number of steps; turned into ConvergenceError by its callers."""
+
+
+class PNPSystem:
+    """Li on its lattice (and further dilute species) with the potential it makes, on a cell mesh.
+
+    mesh and fields describe the solid, `electrodes` the named outer faces that carry one; outer faces that are
+    not named are insulating. temperature [K]. species: dilute ones beside Li. source (n,) [m^-3 s^-1]: Li
+    generated in each cell. resolution: what to do where a cell is too large for the space charge in it.
+    Raises MeshError for unknown outer faces and InputError for impossible values.
+    """
+
+    def __init__(
+        self,
+        mesh: CellMesh,
+        fields: CellFields,
+        temperature: float,
+        electrodes: Mapping[str, Electrode] | None = None,
+        *,
+        species: Sequence[DiluteSpecies] = (),
+        source: Floats | None = None,
+        resolution: Literal["refuse", "warn", "ignore"] = "refuse",
+    ) -> None:
+        if not 0.0 < temperature < np.inf:
+            raise InputError("temperature", temperature, "give kelvin above zero")
+        if len(fields.site_density) != mesh.n_cells:
+            raise InputError(
+                "fields", len(fields.site_density), f"the mesh has {mesh.n_cells} cells; give one value each"
+            )
+        self.mesh, self.fields, self.temperature = mesh, fields, temperature
+        self.electrodes = dict(electrodes or {})
+        self.resolution = resolution
+        self.discretisation = Discretisation(mesh, fields, temperature, self.electrodes, species, source)
+
+    @cached_property
+    def rest(self) -> State:
+        """The equilibrium state, solved once; see `equilibrium`."""
+        return self._equilibrium()
+
+    def equilibrium(self) -> State:
+        """State without flux, all electrodes at 0 V, in exchange with Li of the grain's reference composition.
+
+        One electrochemical potential everywhere; div(eps grad phi) = -rho(phi) by Newton's method.
+        Raises ConvergenceError, and MeshError where the mesh does not resolve the space charge.
+        """
+        return self.rest
+
+    def steady_state(
+        self,
+        voltages: Mapping[str, float] | None = None,
+        start: State | None = None,
+        *,
+        tolerance: float = 1e-8,
+    ) -> State:
+        """State that no longer changes at the given electrode voltages [V] (0 where not named).
+
+        Species that no electrode passes keep their total amount of `start` (default: the equilibrium).
+        `tolerance` [kT/e] is the last Newton update allowed. Biases Newton cannot reach at once are approached in
+        steps. Raises ConvergenceError (with the last converged State) or MeshError for an unresolved space charge.
+        """
+        start = self.rest if start is None else start
+        d = self.discretisation
+        if not self.electrodes:
+            raise InputError("electrodes", "none", "a steady state under bias needs at least one electrode")
+        target = d.voltages(voltages or {})
+        origin = d.voltages(start.voltages)
+        totals = self.totals(d.storage(start.unknowns, origin))
+        u, reached, step = start.unknowns, 0.0, 1.0
+        v = origin
+        while reached < 1.0:
+            trial = origin + min(1.0, reached + step) * (target - origin)
+            try:
+                u = self._newton(u, trial, totals, tolerance)
+            except NewtonFailure as failure:
+                step *= 0.5
+                if step < _SMALLEST_BIAS_FRACTION:
+                    raise ConvergenceError(
+                        f"the steady state was not found: {failure}; try a smaller bias, a start state near it, "
+                        "or a finer mesh at the boundaries",
+                        at=self._describe(trial),
+                        last_good=State(self, u, self._named(v)),
+                    ) from failure
+            else:
+                v = trial
+                reached = min(1.0, reached + step)
+                step = min(2.0 * step, 1.0)
+        return self.checked(State(self, u, {name: (voltages or {}).get(name, 0.0) for name in d.names}))
+
+    def transient(
+        self,
+        voltage: Mapping[str, Callable[[float], float]],
+        t_end: float,
+        start: State | None = None,
+        *,
+        tolerance: float = 1e-4,
+        first_step: float | None = None,
+        largest_step: float | None = None,
+        keep_states: bool = False,
+    ) -> Transient:
+        """Evolution over t_end [s] under electrode voltages of time; see `mesoion.transient.integrate`."""
+        from mesoion.transient import integrate
+
+        return integrate(
+            self,
+            voltage,
+            t_end,
+            self.rest if start is None else start,
+            tolerance=tolerance,
+            first_step=first_step,
+            largest_step=largest_step,
+            keep_states=keep_states,
+        )
+
+    # Newton ----------------------------------------------------------------------------------------------------
+
+    def totals(self, storage: Floats) -> Floats:
+        """Total amount of each species in a storage vector."""
+        d = self.discretisation
+        return np.array([storage[d.dof[: d.n_cells, 1 + s]].sum() for s in range(d.n_species)])
+
+    def _newton(self, u: Floats, v: Floats, totals: Floats, tolerance: float) -> Floats:
+        d = self.discretisation
+        span = float(np.ptp(v)) if len(v) else 0.0
+        previous = np.inf
+        for _ in range(60 + int(span)):
+            lin = d.linearise(u, v)
+            delta = self._steady_update(lin, totals)
+            size = float(np.abs(delta).max())
+            if not np.isfinite(size):
+                raise NewtonFailure("an update is not finite")
+            u = u + delta * min(1.0, _LARGEST_STEP / size) if size > 0.0 else u
+            # Round-off can hold updates above a very small tolerance: accept once they no longer shrink.
+            if size < tolerance or (size < 1e3 * tolerance and size > 0.5 * previous):
+                return u
+            previous = size
+        raise NewtonFailure(f"the last Newton update is {size:.2g} kT/e")
+
+    def _steady_update(self, lin: Linearisation, totals: Floats) -> Floats:
+        d, pattern = self.discretisation, self.discretisation.pattern
+        try:
+            if not any(d.blocked):
+                return np.asarray(pattern.factor(lin.jacobian).solve(-lin.residual))
+            # Blocked species leave their total free: pin one eta each, then choose it to conserve the total.
+            data = lin.jacobian.copy()
+            rhs = np.zeros((d.n_unknowns, 1 + sum(d.blocked)))
+            rhs[:, 0] = -lin.residual
+            constraints: list[Floats] = []
+            excess: list[float] = []
+            for s in np.flatnonzero(d.blocked):
+                dofs = d.dof[: d.n_cells, 1 + s]
+                pin = int(dofs[self._pins[s]])
+                data[pattern.rows == pin] = 0.0
+                data[(pattern.rows == pin) & (pattern.columns == pin)] = 1.0
+                rhs[pin, 0], rhs[pin, 1 + len(excess)] = 0.0, 1.0
+                own = np.zeros(d.n_unknowns, dtype=bool)
+                own[dofs] = True
+                weights = lin.capacity * own[pattern.rows]
+                constraints.append(sums(pattern.columns, weights, d.n_unknowns))
+                excess.append(lin.storage[dofs].sum() - totals[s])
+            x = pattern.factor(data).solve(rhs)
+            rows = np.array(constraints)
+            shift = np.linalg.solve(rows @ x[:, 1:], -np.array(excess) - rows @ x[:, 0])
+            return np.asarray(x[:, 0] + x[:, 1:] @ shift)
+        except (ZeroDivisionError, np.linalg.LinAlgError) as error:
+            raise NewtonFailure("the Jacobian is singular") from error
+
+    @cached_property
+    def _pins(self) -> list[int]:
+        """Cell whose eta is pinned for each species: the largest store."""
+        p = self.rest.profile
+        d = self.discretisation
+        return [
+            int(np.argmax(f[: d.n_cells] * e[: d.n_cells])) for f, e in zip(p.filling, p.empty, strict=True)
+        ]
+
+    def _equilibrium(self) -> State:
+        d = self.discretisation
+        n, k, m = d.n_cells, d.edge_k, d.edge_l
+        # Split faces hold no charge: the two halves act in series.
+        q = d.n_split
+        plain = len(d.edge_k) - len(d.electrode_of_wall) - 2 * q
+        half_k, half_l = d.field[plain : plain + q], d.field[plain + q : plain + 2 * q]
+        series = half_k * half_l / (half_k + half_l) if q else half_k
+        edge_k = np.r_[k[:plain], k[plain : plain + q]]
+        edge_l = np.r_[m[:plain], m[plain + q : plain + 2 * q]]
+        t = np.r_[d.field[:plain], series]
+        rank = np.empty(n, dtype=np.int64)
+        rank[np.argsort(d.dof[:n, 0], kind="stable")] = np.arange(n)
+        i, j = rank[edge_k], rank[edge_l]
+        walls = np.flatnonzero(~d.floating_contacts)
+        wall_t = d.field[len(d.edge_k) - len(d.electrode_of_wall) :][walls]
+        wall_cell = k[len(d.edge_k) - len(d.electrode_of_wall) :][walls]
+        cells = np.arange(n)
+        pattern = SparsePattern(np.r_[i, j, i, j, rank], np.r_[i, j, j, i, rank], n)
+        stiffness = sums(wall_cell, wall_t, n)
+        base = pattern.assemble(np.r_[t, t, -t, -t, stiffness])
+        v = np.zeros(len(d.names))
+        wall_phi = d.nodal(np.zeros(d.n_unknowns), v)[:, 0][
+            m[len(d.edge_k) - len(d.electrode_of_wall) :][walls]
+        ]
+        u = np.zeros(d.n_unknowns)
+        phi = np.zeros(n)
+        diagonal = slice(4 * len(t), None)
+        for _ in range(200):
+            u[d.dof[cells, 0]] = phi
+            p = d.profile(u, v)
+            charge = d.charge(p)
+            flux = t * (phi[edge_k] - phi[edge_l])
+            residual = sums(edge_k, flux, n) - sums(edge_l, flux, n) - charge
+            residual += sums(wall_cell, wall_t * (phi[wall_cell] - wall_phi), n)
+            data = base + pattern.assemble(d.charge_slope(p), diagonal)
+            ranked = np.empty(n)
+            ranked[rank] = -residual
+            try:
+                delta = pattern.factor(data).solve(ranked)[rank]
+            except ZeroDivisionError:
+                break
+            size = float(np.abs(delta).max())
+            if not np.isfinite(size):
+                break
+            phi = phi + delta * min(1.0, _LARGEST_STEP / max(size, 1e-300))
+            if size < _LAST_UPDATE:
+                u[d.dof[cells, 0]] = phi
+                if q:
+                    middle = (half_k * phi[edge_k[plain:]] + half_l * phi[edge_l[plain:]]) / (half_k + half_l)
+                    u[d.dof[n : n + q, 0]] = middle
+                d.set_contact(phi)
+                return self.checked(State(self, u, dict.fromkeys(d.names, 0.0)))
+        raise ConvergenceError(
+            "the equilibrium was not found; check fixed charges and segregation energies for impossible values, "
+            "or refine the mesh at the boundaries",
+            at="0 V",
+        )
+
+    # Resolution ------------------------------------------------------------------------------------------------
+
+    def checked(self, state: State) -> State:
+        """The state itself, after the check of its space charge against the mesh (see `resolution`)."""
+        if self.resolution == "ignore":
+            return state
+        worst, length, size, where = state.unresolved()
+        if worst <= _WARN_RESOLUTION:
+            return state
+        text = (
+            f"the space charge is not resolved near {where}: Debye length {length:.3g} m, "
+            f"distance between cells {size:.3g} m; refine there to about half the Debye length"
+        )
+        if worst > _REFUSE_RESOLUTION and self.resolution == "refuse":
+            raise MeshError(text)
+        warnings.warn(text, MeshWarning, stacklevel=4)
+        return state
+
+    def _named(self, v: Floats) -> dict[str, float]:
+        d = self.discretisation
+        return {name: float(x) * d.thermal_voltage for name, x in zip(d.names, v, strict=True)}
+
+    def _describe(self, v: Floats) -> str:
+        return ", ".join(f"{name} = {x:.4g} V" for name, x in self._named(v).items())
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A state of a system: fields over its n cells in SI, and what its electrodes carry.
+
+    `unknowns` are the solver's own; `voltages` [V] those of the electrodes.
+    """
+
+    system: PNPSystem
+    unknowns: Floats
+    voltages: dict[str, float]
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Scaled fields on the solver's nodes."""
+        d = self.system.discretisation
+        return d.profile(self.unknowns, d.voltages(self.voltages))
+
+    @property
+    def potential(self) -> Floats:
+        """phi (n,) [V], zero in the neutral grain at rest."""
+        d = self.system.discretisation
+        return self.profile.phi[: d.n_cells] * d.thermal_voltage
+
+    @property
+    def occupancy(self) -> Floats:
+        """theta (n,), the filled fraction of Li sites."""
+        return self.profile.filling[0][: self.system.discretisation.n_cells]
+
+    @property
+    def concentration(self) -> Floats:
+        """Li (n,) [m^-3]."""
+        return self.system.fields.site_density * self.occupancy
+
+    @property
+    def electrochemical_potential(self) -> Floats:
+        """mu°+ kT ln(theta/(1 - theta)) + e phi of Li (n,) [J]."""
+        d = self.system.discretisation
+        return (self.profile.eta[0][: d.n_cells] + d.reservoir(0)) * (BOLTZMANN * self.system.temperature)
+
+    def species(self, name: str) -> tuple[Floats, Floats]:
+        """Concentration [m^-3] and electrochemical potential [J] (n,) of a species by name ("Li" too)."""
+        d = self.system.discretisation
+        index = d.species_index(name)
+        eta = self.profile.eta[index][: d.n_cells] + d.reservoir(index)
+        return d.concentration(self.profile, index), eta * (BOLTZMANN * self.system.temperature)
+
+    def _conductivity(self, reference: Floats) -> Floats:
+        fields = self.system.fields
+        theta, full = self.occupancy, fields.reference_occupancy
+        empty = self.profile.empty[0][: self.system.discretisation.n_cells]
+        scale = theta / full * np.where(fields.vacancy, empty / (1.0 - full), 1.0)
+        return np.asarray(reference * scale)
+
+    @property
+    def conductivity_across(self) -> Floats:
+        """Li conductivity normal to the layer (n,) [S/m] at the state's occupancy; isotropic in grains."""
+        return self._conductivity(self.system.fields.conductivity_across)
+
+    @property
+    def conductivity_along(self) -> Floats:
+        """Li conductivity along the layer (n,) [S/m] at the state's occupancy."""
+        fields = self.system.fields
+        layer = self.system.mesh.layer_normals.any(axis=1)
+        return self._conductivity(np.where(layer, fields.conductivity_along, fields.conductivity_across))
+
+    @property
+    def charge_density(self) -> Floats:
+        """Net charge (n,) [C/m^3]."""
+        return self.system.discretisation.charge_density(self.profile)
+
+    @property
+    def debye_length(self) -> Floats:
+        """Local Debye length (n,) [m]: sqrt(eps kT/(e^2 sum z^2 c (1 - theta)))."""
+        return self.system.discretisation.local_debye_length(self.profile)
+
+    def current(self, electrode: str) -> float:
+        """Steady current [A, A/m, A/m^2 in 3D, 2D, 1D] from the electrode into the solid, from its equations."""
+        return float(self._flows[0][self._index(electrode)]) * self.system.discretisation.ampere()
+
+    def electrode_charge(self, electrode: str) -> float:
+        """Charge on the metal [C, C/m, C/m^2 in 3D, 2D, 1D]."""
+        return float(self._flows[1][self._index(electrode)]) * self.system.discretisation.ampere()
+
+    def _index(self, electrode: str) -> int:
+        names = self.system.discretisation.names
+        if electrode not in names:
+            raise InputError("electrode", electrode, f"the electrodes are {', '.join(names) or '(none)'}")
+        return names.index(electrode)
+
+    @cached_property
+    def _flows(self) -> tuple[Floats, Floats]:
+        d = self.system.discretisation
+        return d.electrode_flows(self.unknowns, d.voltages(self.voltages))
+
+    def unresolved(self) -> tuple[float, float, float, str]:
+        """Worst ratio of cell to space charge, with the Debye length [m], cell distance [m] and place.
+
+        sqrt(e |d rho| h^2/(eps kT)) over faces: the change of the potential's curvature across one cell, in kT/e.
+        """
+        d = self.system.discretisation
+        mesh = self.system.mesh
+        k, m = mesh.face_cells.T
+        rho = self.charge_density
+        length = self.debye_length
+        scale = d.permittivity * d.thermal_voltage
+        jump = np.abs(rho[k] - rho[m]) * mesh.face_lengths**2
+        faces = np.sqrt(jump / np.minimum(scale[k], scale[m]))
+        outer = mesh.outer_cells
+        walls = np.zeros(0)
+        if len(d.electrode_of_wall):
+            outer = mesh.outer_cells[d.outer_faces]
+            walls = np.sqrt(
+                np.abs(rho[outer]) * (2.0 * mesh.outer_distances[d.outer_faces]) ** 2 / scale[outer]
+            )
+        both = np.r_[faces, walls]
+        if not len(both):
+            return 0.0, np.inf, 0.0, ""
+        worst = int(np.argmax(both))
+        if worst < len(faces):
+            cell = int(k[worst] if length[k[worst]] < length[m[worst]] else m[worst])
+            size = float(mesh.face_lengths[worst])
+        else:
+            cell = int(outer[worst - len(faces)])
+            size = 2.0 * float(mesh.outer_distances[d.outer_faces][worst - len(faces)])
+        place = "(" + ", ".join(f"{x:.4g}" for x in mesh.centers[cell]) + ") m"
+        return float(both[worst]), float(length[cell]), size, place
