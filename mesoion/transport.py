@@ -51,6 +51,7 @@ NORMAL_95 = 1.959963984540054
 
 _LARGEST_FILE = 10_000_000
 _MAX_REDRAWS = 10_000
+_LONGEST_SHOWN = 60
 
 Direction = Literal["across", "along"]
 
@@ -329,11 +330,13 @@ def _parse(model: type[_Model], text: str, where: str, what: str) -> _Model:
     try:
         data = json.loads(text, object_pairs_hook=_without_repeats)
     except RecursionError:
-        raise InputError(where, text[:40], f"give {what} as JSON that is not nested this deep") from None
+        raise InputError(
+            where, text[:_LONGEST_SHOWN], f"give {what} as JSON that is not nested this deep"
+        ) from None
     except ValueError as error:
-        raise InputError(where, text[:40], f"give {what} as JSON: {error}") from None
+        raise InputError(where, text[:_LONGEST_SHOWN], f"give {what} as JSON: {error}") from None
     if not isinstance(data, dict):
-        raise InputError(where, text[:40], f"give {what} as a JSON object")
+        raise InputError(where, text[:_LONGEST_SHOWN], f"give {what} as a JSON object")
     version = data.get("schema_version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise InputError(
@@ -351,6 +354,8 @@ def _parse(model: type[_Model], text: str, where: str, what: str) -> _Model:
         first, more = error.errors()[0], error.error_count() - 1
         value = first["input"]
         shown = value if not isinstance(value, (dict, list, BaseModel)) else "this entry"
+        if isinstance(shown, str) and len(shown) > _LONGEST_SHOWN:
+            shown = shown[:_LONGEST_SHOWN] + "..."
         remedy = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             remedy = f"the key is unknown; allowed are {', '.join(_siblings(model, first['loc']))}"
