@@ -1,0 +1,377 @@
+"""Poisson-Nernst-Planck against closed forms, manufactured solutions and its own conservation laws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import erfi
+
+from mesoion.errors import ConvergenceError, InputError, MeshError
+from mesoion.material import Phase
+from mesoion.mesh import CellMesh, tensor_mesh
+from mesoion.physics import (
+    BOLTZMANN,
+    ELEMENTARY_CHARGE,
+    VACUUM_PERMITTIVITY,
+    CellFields,
+    DiluteSpecies,
+    Electrode,
+)
+from mesoion.solve import MeshWarning, PNPSystem
+
+TEMPERATURE = 300.0
+KT = BOLTZMANN * TEMPERATURE
+VT = KT / ELEMENTARY_CHARGE
+NM = 1e-9
+
+
+def graded(length: float, first: float, cells: int) -> np.ndarray:
+    """Edges from 0 to `length` in geometric cells, the first one about `first` long."""
+    low, high = 1.0 + 1e-9, 3.0
+    for _ in range(100):
+        ratio = 0.5 * (low + high)
+        total = first * (ratio**cells - 1.0) / (ratio - 1.0)
+        low, high = (ratio, high) if total < length else (low, ratio)
+    edges = np.r_[0.0, np.cumsum(ratio ** np.arange(cells))]
+    return edges * (length / edges[-1])
+
+
+def uniform_fields(mesh: CellMesh, **changes: float | np.ndarray) -> CellFields:
+    values: dict = {
+        "site_density": 2e28,
+        "reference_occupancy": 0.4,
+        "fixed_charge": -0.8e28,
+        "relative_permittivity": 500.0,
+        "conductivity_across": 1e-2,
+        "conductivity_along": 1e-2,
+        "standard_energy": 0.0,
+    }
+    vacancy = changes.pop("vacancy", True)
+    theta = changes.get("reference_occupancy", 0.4)
+    values.update(changes)
+    arrays = {
+        key: np.broadcast_to(np.asarray(value, dtype=float), mesh.n_cells) for key, value in values.items()
+    }
+    return CellFields(
+        **arrays,
+        vacancy=np.full(mesh.n_cells, vacancy),
+        reservoir_potential=KT * float(np.log(theta / (1.0 - theta))),
+    )
+
+
+def two_phase(
+    mesh: CellMesh, layer: np.ndarray, permittivity: float, segregation: float
+) -> tuple[CellMesh, CellFields]:
+    """Grain with a layer where `layer` (n,) is true; segregation energy in kT."""
+    mesh = mesh.with_regions(layer.astype(int), ("grain", "boundary"))
+    grain = Phase("grain", TEMPERATURE, 1.7e28, 0.5, -0.85e28, permittivity, 1e-2, 1e-2, 0.0)
+    boundary = Phase(
+        "boundary", TEMPERATURE, 1.7e28, 0.5, -0.85e28, permittivity, 1e-4, 3e-4, segregation * KT, 2 * NM
+    )
+    return mesh, CellFields.from_phases(mesh, {"grain": grain, "boundary": boundary})
+
+
+def bicrystal_line(permittivity: float, segregation: float, first: float = 0.02 * NM) -> tuple:
+    a, b = graded(200 * NM, first, 60), graded(1 * NM, first, 15)
+    half = np.r_[np.diff(a)[::-1], np.diff(b)]
+    edges = np.r_[0.0, np.cumsum(np.r_[half, half[::-1]])]
+    mesh = tensor_mesh([edges])
+    return two_phase(mesh, np.abs(mesh.centers[:, 0] - 201 * NM) < 1 * NM, permittivity, segregation)
+
+
+# Gouy-Chapman ------------------------------------------------------------------------------------------------
+
+
+def gouy_chapman(cells: int) -> tuple[PNPSystem, float]:
+    """A 1:1 electrolyte: Li at vanishing occupancy and a dilute anion, between a metal and a reservoir."""
+    density, permittivity = 1e25, 80.0
+    eps = VACUUM_PERMITTIVITY * permittivity
+    length = float(np.sqrt(eps * KT / (2.0 * ELEMENTARY_CHARGE**2 * density)))
+    theta = 1e-9
+    mesh = tensor_mesh([graded(25.0 * length, 0.4 * length / cells, cells)])
+    fields = uniform_fields(
+        mesh,
+        site_density=density / theta,
+        reference_occupancy=theta,
+        fixed_charge=0.0,
+        relative_permittivity=permittivity,
+    )
+    anion = DiluteSpecies("anion", -1, density, 1e-10, 1e-10)
+    electrodes = {
+        "left": Electrode("blocking"),
+        "right": Electrode("reversible", contact_potential=0.0, passes=("anion",)),
+    }
+    return PNPSystem(mesh, fields, TEMPERATURE, electrodes, species=[anion]), length
+
+
+@pytest.mark.parametrize("psi", [0.2, -3.0, 6.0])
+def test_gouy_chapman_profile_and_capacitance(psi: float):
+    profile_errors, capacitance_errors = [], []
+    for cells in (100, 200):
+        system, length = gouy_chapman(cells)
+        x = system.mesh.centers[:, 0]
+        step = 1e-3
+        low, state, high = (system.steady_state({"left": p * VT}) for p in (psi - step, psi, psi + step))
+        exact = 4.0 * np.arctanh(np.tanh(psi / 4.0) * np.exp(-x / length))
+        profile_errors.append(np.abs(state.potential / VT - exact).max() / abs(psi))
+        slope = (high.electrode_charge("left") - low.electrode_charge("left")) / (2.0 * step * VT)
+        eps = VACUUM_PERMITTIVITY * 80.0
+        capacitance_errors.append(abs(slope / (eps / length * np.cosh(psi / 2.0)) - 1.0))
+    assert profile_errors[1] < 1e-3
+    assert capacitance_errors[1] < 1e-3
+    assert np.log2(profile_errors[0] / profile_errors[1]) > 1.85
+    assert np.log2(capacitance_errors[0] / capacitance_errors[1]) > 1.85
+
+
+# Mott-Schottky -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("barrier", [5.0, 10.0, 20.0])
+def test_mott_schottky_resistivity_ratio(barrier: float):
+    """A parabolic barrier of width W in a grain: resistance over W against (sqrt(pi)/2) erfi(sqrt b)/sqrt b."""
+    theta, sites, width, tail, permittivity = 1e-6, 1e31, 20 * NM, 30 * NM, 100.0
+    errors = []
+    for cells in (50, 100):
+        depleted = graded(width, 0.2 * width / cells, cells)
+        mesh = tensor_mesh([np.r_[depleted, width + np.linspace(0.0, tail, cells)[1:]]])
+        x = mesh.centers[:, 0]
+        inside = x < width
+        psi = np.where(inside, barrier * (1.0 - x / width) ** 2, 0.0)
+        curvature = np.where(inside, 2.0 * barrier * VT / width**2, 0.0)
+        occupancy = theta / (theta + (1.0 - theta) * np.exp(psi))
+        fixed = -sites * occupancy - VACUUM_PERMITTIVITY * permittivity * curvature / ELEMENTARY_CHARGE
+        fields = uniform_fields(
+            mesh,
+            site_density=sites,
+            reference_occupancy=theta,
+            fixed_charge=fixed,
+            relative_permittivity=permittivity,
+            vacancy=False,
+        )
+        electrodes = {
+            "left": Electrode("reversible", contact_potential=barrier * VT),
+            "right": Electrode("reversible", contact_potential=0.0),
+        }
+        system = PNPSystem(mesh, fields, TEMPERATURE, electrodes)
+        voltage = 1e-7
+        resistance = voltage / system.steady_state({"left": voltage}).current("left")
+        ratio = (resistance * 1e-2 - tail) / width
+        root = np.sqrt(barrier)
+        errors.append(abs(ratio / (0.5 * np.sqrt(np.pi) * erfi(root) / root) - 1.0))
+    assert errors[1] < 1e-3
+    assert np.log2(errors[0] / errors[1]) > 1.9
+
+
+# Manufactured solution ---------------------------------------------------------------------------------------
+
+
+def manufactured_error(dimension: int, cells: int, stretch: float) -> tuple[float, float]:
+    """L2 errors of phi (over its amplitude) and theta for sin x cos profiles with sources, on [0, L]^d."""
+    length, sites, theta0, permittivity, sigma = 10 * NM, 2e28, 0.4, 2000.0, 1e-2
+    s = np.linspace(0.0, 1.0, cells + 1)
+    edges = length * (s + stretch * np.sin(2.0 * np.pi * s) / (2.0 * np.pi))
+    mesh = tensor_mesh([edges] * dimension)
+    k = np.pi / length
+    amplitude, swing = 2.0, 0.25
+    x = mesh.centers
+    side = np.prod(np.cos(k * x[:, 1:]), axis=1)
+    psi, dtheta = amplitude * np.sin(k * x[:, 0]) * side, swing * np.sin(2.0 * k * x[:, 0]) * side
+    theta = theta0 + dtheta
+    laplace_psi = -dimension * k**2 * psi
+    laplace_theta = -(3 + dimension) * k**2 * dtheta
+    product = amplitude * swing * k**2 * 2.0 * np.cos(k * x[:, 0]) * np.cos(2.0 * k * x[:, 0]) * side**2
+    for axis in range(1, dimension):
+        others = np.prod(np.cos(k * np.delete(x[:, 1:], axis - 1, axis=1)), axis=1)
+        sine = np.sin(k * x[:, axis]) * others
+        product += amplitude * swing * k**2 * np.sin(k * x[:, 0]) * np.sin(2.0 * k * x[:, 0]) * sine**2
+    mobility = sigma * KT / ELEMENTARY_CHARGE**2 / (theta0 * (1.0 - theta0))
+    source = -mobility * (laplace_theta + (1.0 - 2.0 * theta) * product + theta * (1.0 - theta) * laplace_psi)
+    eps = VACUUM_PERMITTIVITY * permittivity
+    fields = uniform_fields(
+        mesh,
+        site_density=sites,
+        reference_occupancy=theta0,
+        relative_permittivity=permittivity,
+        conductivity_across=sigma,
+        fixed_charge=-sites * theta - eps * VT * laplace_psi / ELEMENTARY_CHARGE,
+    )
+    contact = Electrode("reversible", contact_potential=0.0)
+    system = PNPSystem(
+        mesh, fields, TEMPERATURE, {"left": contact, "right": contact}, source=source, resolution="ignore"
+    )
+    state = system.steady_state()
+    weights = mesh.volumes / mesh.volumes.sum()
+    return (
+        float(np.sqrt(weights @ (state.potential / VT - psi) ** 2)),
+        float(np.sqrt(weights @ (state.occupancy - theta) ** 2)),
+    )
+
+
+@pytest.mark.parametrize("stretch", [0.0, 0.6], ids=["uniform", "graded"])
+@pytest.mark.parametrize(("dimension", "cells"), [(1, (80, 160)), (2, (24, 48)), (3, (10, 20))])
+def test_manufactured_solution_is_second_order(dimension: int, cells: tuple[int, int], stretch: float):
+    coarse, fine = (np.array(manufactured_error(dimension, n, stretch)) for n in cells)
+    assert np.all(fine < 0.02)
+    assert np.all(np.log2(coarse / fine) > 1.95)
+
+
+# Solver ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("charge_transfer", [0.0, 1e-9])
+def test_jacobians_are_the_derivatives_of_residual_and_storage(charge_transfer: float):
+    rng = np.random.default_rng(3)
+    mesh = tensor_mesh([np.cumsum(rng.uniform(0.5, 1.5, 6)) * 0.3 * NM, np.linspace(0, 1, 4) * NM])
+    mesh, fields = two_phase(mesh, np.abs(mesh.centers[:, 0] - 1 * NM) < 0.4 * NM, 300.0, 4.0)
+    contact = Electrode(
+        "reversible",
+        0.05,
+        charge_transfer_resistance=charge_transfer,
+        kinetics="butler-volmer",
+        passes=("e",),
+    )
+    electrodes = {"left": contact, "right": Electrode("blocking", 0.1)}
+    electron = DiluteSpecies("e", -1, 1e27, 1e-12, 1e-12, 1.0 * KT * (mesh.region == 1))
+    system = PNPSystem(mesh, fields, TEMPERATURE, electrodes, species=[electron], resolution="ignore")
+    d = system.discretisation
+    v = np.array([0.7, -0.4])
+    u = system.equilibrium().unknowns + rng.uniform(-0.5, 0.5, d.n_unknowns)
+    lin = d.linearise(u, v)
+    for data, index in ((lin.jacobian, 0), (lin.capacity, 1)):
+        matrix = d.pattern.matrix(data).toarray()
+        scale = np.abs(matrix).max(axis=1)
+        scale[scale == 0.0] = 1.0
+        for column in range(d.n_unknowns):
+            h = 1e-5
+            step = np.zeros_like(u)
+            step[column] = h
+            numeric = (d.residual(u + step, v)[index] - d.residual(u - step, v)[index]) / (2.0 * h)
+            np.testing.assert_allclose(matrix[:, column] / scale, numeric / scale, rtol=0, atol=2e-9)
+
+
+def test_drive_and_read_out_of_electrodes_are_derivatives():
+    rng = np.random.default_rng(4)
+    mesh = tensor_mesh([np.linspace(0, 2, 7) * NM])
+    fields = uniform_fields(mesh)
+    left = Electrode(
+        "reversible", 0.05, charge_transfer_resistance=1e-8, kinetics="butler-volmer", passes=("e",)
+    )
+    electron = DiluteSpecies("e", -1, 1e27, 1e-12, 1e-12)
+    for other in (Electrode("blocking", 0.1), Electrode("reversible", passes=("e",))):
+        system = PNPSystem(
+            mesh, fields, TEMPERATURE, {"left": left, "right": other}, species=[electron], resolution="ignore"
+        )
+        d = system.discretisation
+        u = system.equilibrium().unknowns + rng.uniform(-0.5, 0.5, d.n_unknowns)
+        v = np.array([0.3, -0.6])
+        h = 1e-5
+        for e in range(2):
+            b_f, b_q, read, own = d.drive(d.linearise(u, v), e)
+            dv = np.eye(2)[e] * h
+            up, down = d.residual(u, v + dv), d.residual(u, v - dv)
+            f, q = ((a - b) / (2.0 * h) for a, b in zip(up, down, strict=True))
+            balance = np.where(d.poisson_rows, 0.0, f)
+            charge = np.where(d.poisson_rows, f, q)
+            np.testing.assert_allclose(b_f, balance, rtol=1e-6, atol=1e-6 * np.abs(f).max())
+            np.testing.assert_allclose(b_q, charge, rtol=1e-6, atol=1e-6 * np.abs(charge).max())
+            up, down = d.electrode_flows(u, v + dv), d.electrode_flows(u, v - dv)
+            flows = [(a[e] - b[e]) / (2.0 * h) for a, b in zip(up, down, strict=True)]
+            np.testing.assert_allclose(own, flows, rtol=1e-6)
+            for column in range(d.n_unknowns):
+                du = np.eye(d.n_unknowns)[column] * h
+                up, down = d.electrode_flows(u + du, v), d.electrode_flows(u - du, v)
+                flows = [(a[e] - b[e]) / (2.0 * h) for a, b in zip(up, down, strict=True)]
+                np.testing.assert_allclose(read[:, column], flows, rtol=1e-5, atol=1e-7 * np.abs(read).max())
+
+
+@pytest.mark.parametrize("permittivity", [50.0, 1000.0, 12085.0])
+@pytest.mark.parametrize("segregation", [-8.0, 4.0, 16.0])
+def test_newton_reaches_one_volt_and_currents_agree(permittivity: float, segregation: float):
+    mesh, fields = bicrystal_line(permittivity, segregation)
+    contacts = {"left": Electrode(), "right": Electrode()}
+    system = PNPSystem(mesh, fields, TEMPERATURE, contacts, resolution="ignore")
+    state = system.steady_state({"right": 1.0})
+    assert np.all((state.occupancy > 0.0) & (state.occupancy < 1.0))
+    assert state.current("right") > 0.0
+    np.testing.assert_allclose(state.current("left"), -state.current("right"), rtol=1e-12)
+
+
+def test_linear_potential_is_exact_and_ohm_holds():
+    rng = np.random.default_rng(5)
+    mesh = tensor_mesh([np.r_[0.0, np.cumsum(rng.uniform(0.2, 2.0, 20))] * NM, np.linspace(0, 3, 5) * NM])
+    length = float(mesh.volumes.sum() / (3 * NM))
+    system = PNPSystem(mesh, uniform_fields(mesh), TEMPERATURE, {"left": Electrode(), "right": Electrode()})
+    state = system.steady_state({"left": 0.3})
+    np.testing.assert_allclose(state.potential, 0.3 * (1.0 - mesh.centers[:, 0] / length), rtol=1e-12)
+    np.testing.assert_allclose(state.current("left"), 0.3 * 1e-2 * 3 * NM / length, rtol=1e-12)
+
+
+def test_blocking_electrodes_keep_all_lithium():
+    half = graded(10 * NM, 0.02 * NM, 60)
+    mesh = tensor_mesh([np.r_[half, 20 * NM - half[-2::-1]]])
+    blocking = {"left": Electrode("blocking", 0.2), "right": Electrode("blocking")}
+    system = PNPSystem(mesh, uniform_fields(mesh), TEMPERATURE, blocking)
+    rest = system.equilibrium()
+    state = system.steady_state({"left": 0.5})
+    np.testing.assert_allclose(
+        mesh.volumes @ state.concentration, mesh.volumes @ rest.concentration, rtol=1e-13
+    )
+    np.testing.assert_allclose(state.electrode_charge("left"), -state.electrode_charge("right"), rtol=1e-10)
+    np.testing.assert_allclose(
+        state.electrochemical_potential, state.electrochemical_potential[0], rtol=0, atol=1e-9 * KT
+    )
+
+
+def test_periodic_sides_and_a_slanted_layer_normal():
+    """Current along a layer follows the conductivity along it; the sides of the box are periodic."""
+    mesh = tensor_mesh([np.linspace(0, 20, 21) * NM, graded(6 * NM, 0.5 * NM, 8)], periodic=(False, True))
+    layer = mesh.centers[:, 1] < 2 * NM
+    mesh, fields = two_phase(mesh, layer, 1e5, 0.0)
+    normals = np.where(layer[:, np.newaxis], [0.0, 1.0], [0.0, 0.0])
+    mesh = replace(mesh, layer_normals=normals)
+    system = PNPSystem(mesh, fields, TEMPERATURE, {"left": Electrode(), "right": Electrode()})
+    state = system.steady_state({"left": 0.1})
+    in_layer = mesh.volumes[layer].sum() / (20 * NM)
+    expected = 0.1 / (20 * NM) * (1e-2 * (6 * NM - in_layer) + 3e-4 * in_layer)
+    np.testing.assert_allclose(state.current("left"), expected, rtol=1e-9)
+
+
+# Errors ------------------------------------------------------------------------------------------------------
+
+
+def test_failure_to_converge_names_the_bias_and_keeps_the_last_state():
+    mesh, fields = bicrystal_line(1000.0, 4.0)
+    system = PNPSystem(mesh, fields, TEMPERATURE, {"left": Electrode(), "right": Electrode()})
+    with pytest.raises(ConvergenceError, match=r"right = .* V") as caught:
+        system.steady_state({"right": 0.5}, tolerance=1e-40)
+    assert caught.value.last_good.voltages == {"left": 0.0, "right": 0.0}
+    assert "try" in str(caught.value)
+
+
+def test_unresolved_debye_length_is_refused_with_both_lengths():
+    mesh = tensor_mesh([np.linspace(0.0, 40.0, 41) * NM])
+    mesh, fields = two_phase(mesh, np.abs(mesh.centers[:, 0] - 20 * NM) < 1 * NM, 10.0, 6.0)
+    with pytest.raises(MeshError, match=r"Debye length .* m, distance between cells 1e-09 m"):
+        PNPSystem(mesh, fields, TEMPERATURE).equilibrium()
+    with pytest.warns(MeshWarning, match="Debye length"):
+        PNPSystem(mesh, fields, TEMPERATURE, resolution="warn").equilibrium()
+
+
+def test_bad_names_and_values_are_refused():
+    mesh = tensor_mesh([np.linspace(0.0, 4.0, 5) * NM])
+    fields = uniform_fields(mesh)
+    with pytest.raises(MeshError, match="'top'"):
+        PNPSystem(mesh, fields, TEMPERATURE, {"top": Electrode()})
+    with pytest.raises(InputError, match="temperature"):
+        PNPSystem(mesh, fields, -3.0)
+    system = PNPSystem(mesh, fields, TEMPERATURE, {"left": Electrode(), "right": Electrode()})
+    with pytest.raises(InputError, match="rigth"):
+        system.steady_state({"rigth": 0.1})
+    with pytest.raises(InputError, match="electrode"):
+        system.equilibrium().current("top")
+    with pytest.raises(InputError, match="electrodes"):
+        PNPSystem(mesh, fields, TEMPERATURE).steady_state()
+    with pytest.raises(MeshError, match="'boundary'"):
+        CellFields.from_phases(mesh.with_regions(mesh.region, ("boundary",)), {})
