@@ -162,7 +162,8 @@ def test_nernst_einstein_and_its_inverse():
     expected = ELEMENTARY_CHARGE**2 * 2.4e28 * diffusivity / (0.5 * BOLTZMANN * 400.0)
     assert_allclose(record.conductivity(400.0).value, expected, rtol=1e-12, atol=0)
     assert_allclose(nernst_einstein(diffusivity, 2.4e28, 400.0, 0.5), expected, rtol=1e-12, atol=0)
-    assert_allclose(nernst_einstein(1.0, 1.0, 300.0, charge_number=2) / nernst_einstein(1.0, 1.0, 300.0), 4)
+    doubly = nernst_einstein(1.0, 1.0, 300.0, charge_number=2) / nernst_einstein(1.0, 1.0, 300.0)
+    assert_allclose(doubly, 4, rtol=1e-14, atol=0)
     anchored = bulk_record(conductivity_law())
     back = nernst_einstein(anchored.diffusivity(400.0).value, 2.4e28, 400.0, 0.5)
     assert_allclose(back, anchored.conductivity(400.0).value, rtol=1e-12, atol=0)
@@ -527,6 +528,21 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(MesoionError, match="writable folder"):
         save_record(bulk_record(), tmp_path / "absent" / "x.json")
+
+
+def test_a_save_replaces_the_whole_file_at_once(tmp_path, monkeypatch):
+    path = save_record(bulk_record(), tmp_path)
+    before, replace, seen = path.read_text(), os.replace, []
+
+    def watched(scratch, target):
+        seen.append((path.read_text(), Path(scratch).read_text()))
+        replace(scratch, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    other = bulk_record(material="other")
+    save_record(other, path)
+    assert seen == [(before, dump_record(other))]
+    assert load_record(path) == other
 
 
 def paths_in(node, path=()):
