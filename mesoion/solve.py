@@ -32,6 +32,7 @@ _LAST_UPDATE = 1e-8
 _SMALLEST_BIAS_FRACTION = 1.0 / 64.0
 # Change of the potential's curvature over one cell [kT/e], square root: cells over Debye length.
 _WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.0, 2.5
+_SPACE_CHARGE = 1e-3
 
 
 class MeshWarning(UserWarning):
@@ -396,7 +397,9 @@ class State:
     def unresolved(self) -> tuple[float, float, float, str]:
         """Worst ratio of cell to space charge, with the Debye length [m], cell distance [m] and place.
 
-        sqrt(e |d rho| h^2/(eps kT)) over faces: the change of the potential's curvature across one cell, in kT/e.
+        sqrt(e |d rho| h^2/(eps kT)) over faces: the change of the potential's curvature across one cell, in kT/e,
+        where the charge changes by more than a thousandth of the mobile one; the charge of a merely non-uniform
+        field in a neutral grain is far below that.
         """
         d = self.system.discretisation
         mesh = self.system.mesh
@@ -404,15 +407,16 @@ class State:
         rho = self.charge_density
         length = self.debye_length
         scale = d.permittivity * d.thermal_voltage
-        jump = np.abs(rho[k] - rho[m]) * mesh.face_lengths**2
-        faces = np.sqrt(jump / np.minimum(scale[k], scale[m]))
-        outer = mesh.outer_cells
-        walls = np.zeros(0)
-        if len(d.electrode_of_wall):
-            outer = mesh.outer_cells[d.outer_faces]
-            walls = np.sqrt(
-                np.abs(rho[outer]) * (2.0 * mesh.outer_distances[d.outer_faces]) ** 2 / scale[outer]
-            )
+        jump = np.abs(rho[k] - rho[m])
+        mobile = scale / length**2
+        charged_faces = jump > _SPACE_CHARGE * np.minimum(mobile[k], mobile[m])
+        faces = np.sqrt(jump / np.minimum(scale[k], scale[m])) * mesh.face_lengths * charged_faces
+        # Only blocking electrodes make a space charge of their own.
+        outer = d.outer_faces
+        cells = mesh.outer_cells[outer]
+        step = self.profile.phi[d.edge_k] - self.profile.phi[d.edge_l]
+        charged = d.blocking_walls & (np.abs(step[len(step) - len(outer) :]) > 0.05)
+        walls = np.sqrt(np.abs(rho[cells]) / scale[cells]) * 2.0 * mesh.outer_distances[outer] * charged
         both = np.r_[faces, walls]
         if not len(both):
             return 0.0, np.inf, 0.0, ""
@@ -421,7 +425,7 @@ class State:
             cell = int(k[worst] if length[k[worst]] < length[m[worst]] else m[worst])
             size = float(mesh.face_lengths[worst])
         else:
-            cell = int(outer[worst - len(faces)])
-            size = 2.0 * float(mesh.outer_distances[d.outer_faces][worst - len(faces)])
+            cell = int(cells[worst - len(faces)])
+            size = 2.0 * float(mesh.outer_distances[outer[worst - len(faces)]])
         place = "(" + ", ".join(f"{x:.4g}" for x in mesh.centers[cell]) + ") m"
         return float(both[worst]), float(length[cell]), size, place
