@@ -18,7 +18,7 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 
 from mesoion.errors import InputError, MesoionError
 
@@ -60,7 +60,7 @@ def _input_file(value: object, info: ValidationInfo) -> Path:
     return path
 
 
-InputFile = Annotated[Path, BeforeValidator(_input_file)]
+InputFile = Annotated[Path, PlainValidator(_input_file)]
 """A file an input names, relative to the input's own folder; its content is part of a run's hash."""
 
 
