@@ -15,10 +15,9 @@ from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 from ase.spacegroup import crystal
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from atomistic.errors import CompositionError, InputError
-from atomistic.lattice_gas import VACANCY, framework_energy, place, place_apart, sorted_atoms
+from atomistic.lattice_gas import VACANCY, framework_energy, place, place_apart, push_apart, sorted_atoms
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +56,7 @@ _HOST_VALENCE = {"Ta": 1.0, "Nb": 1.0}
 
 def total_charge(atoms: Atoms) -> int:
     """Sum of the formal charges, e. Raises CompositionError for an element without a tabulated valence."""
-    counts = Counter(atoms.get_chemical_symbols())
+    counts: Counter[str] = Counter(atoms.get_chemical_symbols())
     for symbol in counts:
         if symbol not in VALENCE:
             raise CompositionError(
@@ -422,22 +421,9 @@ def amorphous(
     if edge < 2 * reach:
         raise InputError("units", units, f"the cell's edge of {edge:.1f} Å must be above {2 * reach:.1f} Å")
     x = rng.random((len(symbols), 3)) * edge
-    for _ in range(max_iterations):
-        pairs = cKDTree(x, boxsize=edge).query_pairs(reach, output_type="ndarray")
-        i, j = pairs[:, 0], pairs[:, 1]
-        step = x[i] - x[j]
-        step -= edge * np.rint(step / edge)
-        d = np.maximum(np.linalg.norm(step, axis=1), 1e-6)
-        overlap = table[kind[i], kind[j]] - d
-        bad = overlap > 0
-        if not bad.any():
-            return sorted_atoms(symbols, x, np.eye(3) * edge, SPECIES_ORDER)
-        # A little more than half of the overlap each, so that the last contacts open in few rounds.
-        push = (0.5 * (overlap[bad] + 0.02) / d[bad])[:, None] * step[bad]
-        np.add.at(x, i[bad], 0.6 * push)
-        np.add.at(x, j[bad], -0.6 * push)
-        x = np.mod(x, edge)
-        x[x >= edge] = 0.0
+    x, overlap = push_apart(x, np.eye(3) * edge, kind, table, max_iterations=max_iterations)
+    if overlap == 0:
+        return sorted_atoms(symbols, x, np.eye(3) * edge, SPECIES_ORDER)
     raise InputError(
         "density", density, f"{formula} could not be packed with the minimal distances; take a lower density"
     )

@@ -45,7 +45,7 @@ class Occupation:
     shortest_distance: float
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _local(i: int, s: int, skip: int, ptr: Any, idx: Any, c: Any, h: Any, q: Any, o: Any, occ: Any) -> float:
     total = 0.0
     for k in range(ptr[i], ptr[i + 1]):
@@ -55,7 +55,7 @@ def _local(i: int, s: int, skip: int, ptr: Any, idx: Any, c: Any, h: Any, q: Any
     return total
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _anneal(
     ptr: Any, idx: Any, c: Any, h: Any, q: Any, o: Any, site: Any, allowed: Any, occ: Any,
     steps: int, hot: float, cold: float, seed: int,
@@ -114,8 +114,8 @@ def framework_energy(
     q = np.array([charges.get(s, 0.0) for s in symbols], dtype=float)
     contact = np.array([contacts.get(s, 0.0) for s in symbols], dtype=float)
     d = np.maximum(d, 0.1)
-    potential = np.bincount(i, q[j] * screened_coulomb(d), minlength=n)
-    repulsion = np.bincount(i, core(d, contact[j]), minlength=n)
+    potential: Floats = np.bincount(i, q[j] * screened_coulomb(d), minlength=n).astype(float)
+    repulsion: Floats = np.bincount(i, core(d, contact[j]), minlength=n).astype(float)
     return potential, repulsion
 
 
@@ -207,6 +207,45 @@ def place_apart(
             break
     assert best is not None
     return best
+
+
+def push_apart(
+    positions: Floats,
+    cell: Floats,
+    kind: Ints,
+    distances: Floats,
+    *,
+    movable: NDArray[np.bool_] | None = None,
+    max_iterations: int = 4000,
+) -> tuple[Floats, float]:
+    """Move points of a periodic set until no pair is closer than its minimal distance.
+
+    `positions` (n, 3) Å, `kind` (n,) indices into `distances` (k, k) Å, `movable` (n,) points that may move. Each
+    overlapping pair shares the push. Returns the new positions and the largest remaining overlap (Å, 0 if none).
+    """
+    x, cell = np.array(positions, dtype=float), np.asarray(cell, dtype=float)
+    free = np.ones(len(x)) if movable is None else np.asarray(movable, dtype=float)
+    reach, skin = float(distances.max()), 0.8
+    worst, listed = 0.0, None
+    for _ in range(max_iterations):
+        if listed is None or np.max(np.linalg.norm(x - listed, axis=1)) > 0.45 * skin:
+            listed = x.copy()
+            i, j, shift = primitive_neighbor_list("ijS", [True] * 3, cell, x, reach + skin)
+            half = i < j
+            i, j, offset = i[half], j[half], shift[half] @ cell
+        step = x[i] - x[j] - offset
+        d = np.maximum(np.linalg.norm(step, axis=1), 1e-6)
+        overlap = distances[kind[i], kind[j]] - d
+        share = free[i] + free[j]
+        bad = (overlap > 0) & (share > 0)
+        if not bad.any():
+            return x, 0.0
+        worst = float(overlap[bad].max())
+        # A little more than the overlap, so that the last contacts open in few rounds.
+        push = (0.6 * (overlap[bad] + 0.02) / d[bad] / share[bad])[:, None] * step[bad]
+        np.add.at(x, i[bad], free[i[bad], None] * push)
+        np.add.at(x, j[bad], -free[j[bad], None] * push)
+    return x, worst
 
 
 def sorted_atoms(symbols: Sequence[str], positions: Floats, cell: Floats, order: Sequence[str]) -> Atoms:
