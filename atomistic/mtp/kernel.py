@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,59 +45,154 @@ class Evaluation:
     virial: FloatArray
 
 
-class Monomials:
-    """Monomials x^a y^b z^c of unit vectors up to the highest rank of a basis, each one coordinate times its parent.
+class Model(NamedTuple):
+    """A potential as the compiled functions want it.
 
-    parent, axis: how each is made; of_basic: which one each basic moment uses.
+    coefficients: the radial ones with the polynomials padded by zeros to a multiple of four;
+    basics: (basic moments, 2) mu and monomial, ordered by monomial; position: their indices among the moments;
+    group: where each monomial's basics begin; parent, axis: each monomial is one coordinate times its parent;
+    times: left, right, out; factor: of each product; core: (species, species, 4), see RepulsiveCore.table.
     """
 
-    def __init__(self, alpha_index_basic: IntArray) -> None:
-        rank = int(alpha_index_basic[:, 1:].sum(axis=1).max())
-        powers = [
-            (a, b, degree - a - b)
-            for degree in range(rank + 1)
-            for a in range(degree, -1, -1)
-            for b in range(degree - a, -1, -1)
-        ]
-        needed: set[tuple[int, int, int]] = set()
-        for row in alpha_index_basic:
-            a, b, c = (int(v) for v in row[1:])
-            while (a, b, c) not in needed:
-                needed.add((a, b, c))
-                a, b, c = self._parent((a, b, c))[0]
-        powers = [p for p in powers if p in needed]
-        index = {p: i for i, p in enumerate(powers)}
-        links = [self._parent(p) for p in powers]
-        self.parent = np.array([index[p] for p, _ in links], dtype=np.int64)
-        self.axis = np.array([axis for _, axis in links], dtype=np.int64)
-        self.of_basic = np.array(
-            [index[int(r[1]), int(r[2]), int(r[3])] for r in alpha_index_basic], dtype=np.int64
-        )
+    cutoff: float
+    low: float
+    scaling: float
+    coefficients: FloatArray
+    size: int
+    species_energy: FloatArray
+    xi: FloatArray
+    mapping: IntArray
+    basics: IntArray
+    position: IntArray
+    group: IntArray
+    parent: IntArray
+    axis: IntArray
+    times: IntArray
+    factor: FloatArray
+    n_moments: int
+    core: FloatArray
+    use_core: bool
 
-    @staticmethod
-    def _parent(powers: tuple[int, int, int]) -> tuple[tuple[int, int, int], int]:
+
+class Work(NamedTuple):
+    """Scratch arrays for one atom; the last axis runs over its neighbours."""
+
+    unit: FloatArray
+    r: FloatArray
+    near: npt.NDArray[np.int32]
+    bound: IntArray
+    t: FloatArray
+    dt: FloatArray
+    f: FloatArray
+    df: FloatArray
+    mono: FloatArray
+    back: FloatArray
+    along: FloatArray
+    g: FloatArray
+    m: FloatArray
+    d: FloatArray
+
+
+def _monomials(alpha_index_basic: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Monomials of unit vectors in rising degree: parent and axis of each, and which one each basic moment uses."""
+
+    def parent(powers: tuple[int, int, int]) -> tuple[tuple[int, int, int], int]:
         a, b, c = powers
         if a:
             return (a - 1, b, c), 0
-        if b:
-            return (a, b - 1, c), 1
-        return (a, b, max(c - 1, 0)), 2
+        return ((a, b - 1, c), 1) if b else ((a, b, max(c - 1, 0)), 2)
+
+    used = [(int(row[1]), int(row[2]), int(row[3])) for row in alpha_index_basic]
+    needed: set[tuple[int, int, int]] = set()
+    for powers in used:
+        while powers not in needed:
+            needed.add(powers)
+            powers = parent(powers)[0]
+    ordered = sorted(needed | {(0, 0, 0)}, key=lambda p: (sum(p), p))
+    index = {powers: i for i, powers in enumerate(ordered)}
+    links = [parent(powers) for powers in ordered]
+    return (
+        np.array([index[powers] for powers, _ in links], dtype=np.int64),
+        np.array([axis for _, axis in links], dtype=np.int64),
+        np.array([index[powers] for powers in used], dtype=np.int64),
+    )
+
+
+def build_model(potential: MTPotential, core: RepulsiveCore | None = None) -> Model:
+    """Tables of the compiled functions for one potential."""
+    n = potential.species_count
+    size = potential.radial_basis_size
+    coefficients = np.zeros((*potential.radial_coefficients.shape[:3], -(-size // 4) * 4))
+    coefficients[..., :size] = potential.radial_coefficients
+    parent, axis, of_basic = _monomials(potential.alpha_index_basic)
+    order = np.argsort(of_basic, kind="stable")
+    times = potential.alpha_index_times
+    return Model(
+        cutoff=potential.cutoff,
+        low=potential.min_distance,
+        scaling=potential.scaling,
+        coefficients=coefficients,
+        size=size,
+        species_energy=potential.species_coefficients.copy(),
+        xi=potential.moment_coefficients.copy(),
+        mapping=potential.alpha_moment_mapping.copy(),
+        basics=np.stack([potential.alpha_index_basic[order, 0], of_basic[order]], axis=1),
+        position=order.astype(np.int64),
+        group=np.searchsorted(of_basic[order], np.arange(len(parent) + 1)).astype(np.int64),
+        parent=parent,
+        axis=axis,
+        times=np.ascontiguousarray(times[:, (0, 1, 3)]),
+        factor=times[:, 2].astype(np.float64),
+        n_moments=potential.moment_count,
+        core=np.zeros((n, n, 4)) if core is None else core.table(potential.species),
+        use_core=core is not None,
+    )
 
 
 @compiled
-def gather(
-    i: Any,
-    x: Any,
-    types: Any,
-    start: Any,
-    neighbours: Any,
-    cutoff: Any,
-    unit: Any,
-    r: Any,
-    near: Any,
-    bound: Any,
-) -> Any:
-    """Neighbours of atom i inside the cutoff: unit vectors, distances, indices, and where each type begins."""
+def _workspace(model: Any, longest: Any) -> Any:
+    n_species, n_functions, size = (
+        model.coefficients.shape[0],
+        model.coefficients.shape[2],
+        model.coefficients.shape[3],
+    )
+    # Room for the padding of every type to 8 and of the whole to 32.
+    room = longest + 8 * n_species + 32
+    return Work(
+        np.empty((3, room)),
+        np.empty(room),
+        np.empty(room, np.int32),
+        np.zeros(n_species + 1, np.int64),
+        np.empty((size, room)),
+        np.empty((size, room)),
+        np.empty((n_functions, room)),
+        np.empty((n_functions, room)),
+        np.empty((model.parent.size, room)),
+        np.empty((model.parent.size, room)),
+        np.empty(room),
+        np.empty((3, room)),
+        np.empty(model.n_moments),
+        np.empty(model.n_moments),
+    )
+
+
+@compiled
+def _pad(count: Any, multiple: Any, squared: Any, work: Any) -> Any:
+    """Fills up with neighbours on the cutoff, which contribute nothing, so that vector loops leave no rest."""
+    while count % multiple:
+        work.unit[0, count] = 0.0
+        work.unit[1, count] = 0.0
+        work.unit[2, count] = 0.0
+        work.r[count] = squared
+        work.near[count] = -1
+        count += 1
+    return count
+
+
+@compiled
+def _gather(i: Any, x: Any, types: Any, start: Any, neighbours: Any, cutoff: Any, work: Any) -> Any:
+    """Neighbours of atom i inside the cutoff: vectors, squared distances, indices, where each type begins."""
+    unit, r, near, bound = work.unit, work.r, work.near, work.bound
     count = 0
     current = 0
     bound[0] = 0
@@ -110,15 +205,18 @@ def gather(
         dz = x[j, 2] - zi
         squared = dx * dx + dy * dy + dz * dz
         if squared < limit:
-            while current < types[j]:
-                current += 1
-                bound[current] = count
+            if current < types[j]:
+                count = _pad(count, 8, limit, work)
+                while current < types[j]:
+                    current += 1
+                    bound[current] = count
             unit[0, count] = dx
             unit[1, count] = dy
             unit[2, count] = dz
             r[count] = squared
             near[count] = j
             count += 1
+    count = _pad(count, 32, limit, work)
     while current < bound.size - 1:
         current += 1
         bound[current] = count
@@ -126,21 +224,10 @@ def gather(
 
 
 @compiled
-def radial(
-    count: Any,
-    cutoff: Any,
-    low: Any,
-    scaling: Any,
-    coefficients: Any,
-    bound: Any,
-    unit: Any,
-    r: Any,
-    t: Any,
-    dt: Any,
-    f: Any,
-    df: Any,
-) -> Any:
-    """Distances and unit vectors from squares; smoothed Chebyshev polynomials t, dt; radial functions f, df."""
+def _radial(count: Any, model: Any, coefficients: Any, work: Any) -> Any:
+    """Distances and unit vectors; smoothed Chebyshev polynomials t and radial functions f with derivatives."""
+    unit, r, t, dt, f, df, bound = work.unit, work.r, work.t, work.dt, work.f, work.df, work.bound
+    cutoff, low, scaling = model.cutoff, model.low, model.scaling
     slope = 2.0 / (cutoff - low)
     for k in range(count):
         distance = math.sqrt(r[k])
@@ -151,112 +238,115 @@ def radial(
         unit[2, k] *= inverse
         away = cutoff - distance
         xi = slope * (distance - low) - 1.0
-        t[0, k] = scaling * away * away
-        dt[0, k] = -2.0 * scaling * away
-        t[1, k] = xi * t[0, k]
-        dt[1, k] = slope * t[0, k] + xi * dt[0, k]
-    for n in range(2, t.shape[0]):
+        t0 = scaling * away * away
+        dt0 = -2.0 * scaling * away
+        t[0, k] = t0
+        dt[0, k] = dt0
+        t[1, k] = xi * t0
+        dt[1, k] = slope * t0 + xi * dt0
+    for n in range(2, model.size):
         for k in range(count):
             xi = slope * (r[k] - low) - 1.0
             t[n, k] = 2.0 * xi * t[n - 1, k] - t[n - 2, k]
             dt[n, k] = 2.0 * (slope * t[n - 1, k] + xi * dt[n - 1, k]) - dt[n - 2, k]
-    for mu in range(f.shape[0]):
-        for species in range(bound.size - 1):
-            first, last = bound[species], bound[species + 1]
-            c = coefficients[species, mu, 0]
+    for n in range(model.size, t.shape[0]):
+        for k in range(count):
+            t[n, k] = 0.0
+            dt[n, k] = 0.0
+    for species in range(bound.size - 1):
+        first, last = bound[species], bound[species + 1]
+        if first == last:
+            continue
+        for mu in range(f.shape[0]):
+            c = coefficients[species, mu]
+            c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
             for k in range(first, last):
-                f[mu, k] = c * t[0, k]
-                df[mu, k] = c * dt[0, k]
-            for n in range(1, t.shape[0]):
-                c = coefficients[species, mu, n]
+                f[mu, k] = c0 * t[0, k] + c1 * t[1, k] + c2 * t[2, k] + c3 * t[3, k]
+                df[mu, k] = c0 * dt[0, k] + c1 * dt[1, k] + c2 * dt[2, k] + c3 * dt[3, k]
+            for n in range(4, t.shape[0], 4):
+                c0, c1, c2, c3 = c[n], c[n + 1], c[n + 2], c[n + 3]
                 for k in range(first, last):
-                    f[mu, k] += c * t[n, k]
-                    df[mu, k] += c * dt[n, k]
+                    f[mu, k] += c0 * t[n, k] + c1 * t[n + 1, k] + c2 * t[n + 2, k] + c3 * t[n + 3, k]
+                    df[mu, k] += c0 * dt[n, k] + c1 * dt[n + 1, k] + c2 * dt[n + 2, k] + c3 * dt[n + 3, k]
 
 
 @compiled
-def moments(
-    count: Any,
-    unit: Any,
-    f: Any,
-    parent: Any,
-    axis: Any,
-    basic: Any,
-    of_basic: Any,
-    times: Any,
-    mono: Any,
-    m: Any,
-) -> Any:
-    """All moments m of one atom; mono is filled with the monomials of its neighbours."""
+def _moments(count: Any, model: Any, work: Any) -> Any:
+    """Monomials of the neighbours and all moments of one atom."""
+    unit, f, mono, m = work.unit, work.f, work.mono, work.m
+    parent, axis, basics, position = model.parent, model.axis, model.basics, model.position
     for k in range(count):
         mono[0, k] = 1.0
     for p in range(1, parent.size):
         up, a = parent[p], axis[p]
         for k in range(count):
             mono[p, k] = mono[up, k] * unit[a, k]
-    for b in range(basic.shape[0]):
-        mu, p = basic[b, 0], of_basic[b]
+    for b in range(basics.shape[0]):
+        mu, p = basics[b, 0], basics[b, 1]
         total = 0.0
         for k in range(count):
             total += f[mu, k] * mono[p, k]
-        m[b] = total
-    for b in range(basic.shape[0], m.size):
-        m[b] = 0.0
+        m[position[b]] = total
+    m[basics.shape[0] :] = 0.0
+    times, factor = model.times, model.factor
     for row in range(times.shape[0]):
-        m[times[row, 3]] += times[row, 2] * m[times[row, 0]] * m[times[row, 1]]
+        m[times[row, 2]] += factor[row] * m[times[row, 0]] * m[times[row, 1]]
 
 
 @compiled
-def moment_gradient(m: Any, times: Any, mapping: Any, xi: Any, d: Any) -> Any:
+def _moment_gradient(model: Any, work: Any) -> Any:
     """Derivatives d of the site energy with respect to every moment."""
-    for b in range(d.size):
-        d[b] = 0.0
+    m, d, times, factor, mapping = work.m, work.d, model.times, model.factor, model.mapping
+    d[:] = 0.0
     for s in range(mapping.size):
-        d[mapping[s]] = xi[s]
+        d[mapping[s]] = model.xi[s]
     for row in range(times.shape[0] - 1, -1, -1):
         left, right = times[row, 0], times[row, 1]
-        g = d[times[row, 3]] * times[row, 2]
+        g = d[times[row, 2]] * factor[row]
         # Both derivatives are added in turn, so that left == right gives the factor 2.
         d[left] += g * m[right]
         d[right] += g * m[left]
 
 
 @compiled
-def pair_gradient(
-    count: Any,
-    unit: Any,
-    r: Any,
-    f: Any,
-    df: Any,
-    parent: Any,
-    axis: Any,
-    basic: Any,
-    of_basic: Any,
-    mono: Any,
-    d: Any,
-    back: Any,
-    along: Any,
-    g: Any,
-) -> Any:
+def _pair_gradient(count: Any, model: Any, work: Any) -> Any:
     """g (3, neighbours): derivative of the site energy with respect to each neighbour's position."""
+    unit, r, f, df, mono, d = work.unit, work.r, work.f, work.df, work.mono, work.d
+    back, along, g = work.back, work.along, work.g
+    group, basics, position = model.group, model.basics, model.position
     for k in range(count):
         along[k] = 0.0
         g[0, k] = 0.0
         g[1, k] = 0.0
         g[2, k] = 0.0
-    for p in range(parent.size):
+    for p in range(model.parent.size):
         for k in range(count):
             back[p, k] = 0.0
-    for b in range(basic.shape[0]):
-        mu, p, weight = basic[b, 0], of_basic[b], d[b]
+    for p in range(model.parent.size - 1, 0, -1):
+        up, a = model.parent[p], model.axis[p]
+        b, end = group[p], group[p + 1]
+        while b + 1 < end:
+            mu, nu = basics[b, 0], basics[b + 1, 0]
+            first, second = d[position[b]], d[position[b + 1]]
+            for k in range(count):
+                back[p, k] += first * f[mu, k] + second * f[nu, k]
+                along[k] += (first * df[mu, k] + second * df[nu, k]) * mono[p, k]
+            b += 2
+        if b < end:
+            mu, first = basics[b, 0], d[position[b]]
+            for k in range(count):
+                along[k] += first * df[mu, k] * mono[p, k]
+                total = back[p, k] + first * f[mu, k]
+                g[a, k] += total * mono[up, k]
+                back[up, k] += total * unit[a, k]
+        else:
+            for k in range(count):
+                g[a, k] += back[p, k] * mono[up, k]
+                back[up, k] += back[p, k] * unit[a, k]
+    for b in range(group[0], group[1]):
+        mu, first = basics[b, 0], d[position[b]]
         for k in range(count):
-            back[p, k] += weight * f[mu, k]
-            along[k] += weight * df[mu, k] * mono[p, k]
-    for p in range(parent.size - 1, 0, -1):
-        up, a = parent[p], axis[p]
-        for k in range(count):
-            g[a, k] += back[p, k] * mono[up, k]
-            back[up, k] += back[p, k] * unit[a, k]
+            along[k] += first * df[mu, k]
     for k in range(count):
         inverse = 1.0 / r[k]
         dot = unit[0, k] * g[0, k] + unit[1, k] * g[1, k] + unit[2, k] * g[2, k]
@@ -267,73 +357,69 @@ def pair_gradient(
 
 
 @compiled
+def _add_core(zi: Any, count: Any, types: Any, model: Any, work: Any) -> Any:
+    """Half the core energy of atom i with its neighbours; half its gradient goes to g."""
+    energy = 0.0
+    for k in range(count):
+        j = work.near[k]
+        if j < 0:
+            continue
+        pair = model.core[zi, types[j]]
+        if work.r[k] < pair[1]:
+            phi, slope = core_energy(work.r[k], pair[0], pair[1], pair[2], pair[3])
+            energy += 0.5 * phi
+            for a in range(3):
+                work.g[a, k] += 0.5 * slope * work.unit[a, k]
+    return energy
+
+
+@compiled
+def _longest(start: Any) -> Any:
+    longest = 0
+    for i in range(start.size - 1):
+        longest = max(longest, start[i + 1] - start[i])
+    return longest
+
+
+@compiled
 def _evaluate(
-    n: Any,
-    x: Any,
-    types: Any,
-    start: Any,
-    neighbours: Any,
-    cutoff: Any,
-    low: Any,
-    scaling: Any,
-    coefficients: Any,
-    species_energy: Any,
-    xi: Any,
-    mapping: Any,
-    basic: Any,
-    of_basic: Any,
-    parent: Any,
-    axis: Any,
-    times: Any,
-    n_moments: Any,
-    core: Any,
-    use_core: Any,
-    energies: Any,
-    forces: Any,
-    virial: Any,
+    x: Any, types: Any, start: Any, neighbours: Any, model: Any, energies: Any, forces: Any, virial: Any
 ) -> Any:
     """Fills energies (n,), forces (atoms and images, 3), virial (3, 3); returns the smallest squared distance."""
-    longest = 0
-    for i in range(n):
-        longest = max(longest, start[i + 1] - start[i])
-    n_functions, size = coefficients.shape[2], coefficients.shape[3]
-    unit = np.empty((3, longest))
-    r = np.empty(longest)
-    near = np.empty(longest, np.int32)
-    bound = np.zeros(coefficients.shape[0] + 1, np.int64)
-    t, dt = np.empty((size, longest)), np.empty((size, longest))
-    f, df = np.empty((n_functions, longest)), np.empty((n_functions, longest))
-    mono, back = np.empty((parent.size, longest)), np.empty((parent.size, longest))
-    along, g = np.empty(longest), np.empty((3, longest))
-    m, d = np.empty(n_moments), np.empty(n_moments)
-    smallest = cutoff * cutoff
-    for i in range(n):
-        count = gather(i, x, types, start, neighbours, cutoff, unit, r, near, bound)
+    work = _workspace(model, _longest(start))
+    unit, r, g, near = work.unit, work.r, work.g, work.near
+    smallest = model.cutoff * model.cutoff
+    for i in range(start.size - 1):
+        count = _gather(i, x, types, start, neighbours, model.cutoff, work)
         for k in range(count):
             smallest = min(smallest, r[k])
-        radial(count, cutoff, low, scaling, coefficients[types[i]], bound, unit, r, t, dt, f, df)
-        moments(count, unit, f, parent, axis, basic, of_basic, times, mono, m)
-        energy = species_energy[types[i]]
-        for s in range(mapping.size):
-            energy += xi[s] * m[mapping[s]]
-        moment_gradient(m, times, mapping, xi, d)
-        pair_gradient(count, unit, r, f, df, parent, axis, basic, of_basic, mono, d, back, along, g)
-        if use_core:
-            for k in range(count):
-                pair = core[types[i], types[near[k]]]
-                if r[k] < pair[1]:
-                    phi, slope = core_energy(r[k], pair[0], pair[1], pair[2], pair[3])
-                    energy += 0.5 * phi
-                    for a in range(3):
-                        g[a, k] += 0.5 * slope * unit[a, k]
+        zi = types[i]
+        _radial(count, model, model.coefficients[zi], work)
+        _moments(count, model, work)
+        energy = model.species_energy[zi]
+        for s in range(model.mapping.size):
+            energy += model.xi[s] * work.m[model.mapping[s]]
+        _moment_gradient(model, work)
+        _pair_gradient(count, model, work)
+        if model.use_core:
+            energy += _add_core(zi, count, types, model, work)
         energies[i] = energy
+        for a in range(3):
+            total = 0.0
+            for k in range(count):
+                total += g[a, k]
+            forces[i, a] += total
+            for b in range(a, 3):
+                total = 0.0
+                for k in range(count):
+                    total += r[k] * unit[a, k] * g[b, k]
+                virial[a, b] -= total
         for k in range(count):
             j = near[k]
-            for a in range(3):
-                forces[i, a] += g[a, k]
-                forces[j, a] -= g[a, k]
-                for b in range(a, 3):
-                    virial[a, b] -= r[k] * unit[a, k] * g[b, k]
+            if j >= 0:
+                forces[j, 0] -= g[0, k]
+                forces[j, 1] -= g[1, k]
+                forces[j, 2] -= g[2, k]
     return smallest
 
 
@@ -345,62 +431,32 @@ def _fold(forces: Any, owner: Any, n: Any) -> Any:
 
 
 @compiled
-def _site_derivatives(
-    n: Any,
-    x: Any,
-    types: Any,
-    start: Any,
-    neighbours: Any,
-    cutoff: Any,
-    low: Any,
-    scaling: Any,
-    coefficients: Any,
-    xi: Any,
-    mapping: Any,
-    basic: Any,
-    of_basic: Any,
-    parent: Any,
-    axis: Any,
-    times: Any,
-    n_moments: Any,
-    out: Any,
-) -> Any:
+def _site_derivatives(x: Any, types: Any, start: Any, neighbours: Any, model: Any, out: Any) -> Any:
     """Rows of `out`: scalars B, then d E_i / d c[z_i, z_j, mu, n]; returns the smallest squared distance."""
-    longest = 0
-    for i in range(n):
-        longest = max(longest, start[i + 1] - start[i])
-    n_species, n_functions, size = coefficients.shape[0], coefficients.shape[2], coefficients.shape[3]
-    unit = np.empty((3, longest))
-    r = np.empty(longest)
-    near = np.empty(longest, np.int32)
-    bound = np.zeros(n_species + 1, np.int64)
-    t, dt = np.empty((size, longest)), np.empty((size, longest))
-    f, df = np.empty((n_functions, longest)), np.empty((n_functions, longest))
-    mono = np.empty((parent.size, longest))
-    h = np.empty((n_functions, longest))
-    m, d = np.empty(n_moments), np.empty(n_moments)
-    smallest = cutoff * cutoff
-    for i in range(n):
-        count = gather(i, x, types, start, neighbours, cutoff, unit, r, near, bound)
+    work = _workspace(model, _longest(start))
+    mono, t, h = work.mono, work.t, work.df
+    smallest = model.cutoff * model.cutoff
+    for i in range(start.size - 1):
+        count = _gather(i, x, types, start, neighbours, model.cutoff, work)
         for k in range(count):
-            smallest = min(smallest, r[k])
-        radial(count, cutoff, low, scaling, coefficients[types[i]], bound, unit, r, t, dt, f, df)
-        moments(count, unit, f, parent, axis, basic, of_basic, times, mono, m)
-        moment_gradient(m, times, mapping, xi, d)
-        for s in range(mapping.size):
-            out[i, s] = m[mapping[s]]
+            smallest = min(smallest, work.r[k])
+        _radial(count, model, model.coefficients[types[i]], work)
+        _moments(count, model, work)
+        _moment_gradient(model, work)
+        for s in range(model.mapping.size):
+            out[i, s] = work.m[model.mapping[s]]
         h[:, :count] = 0.0
-        for b in range(basic.shape[0]):
-            mu, p, weight = basic[b, 0], of_basic[b], d[b]
+        for b in range(model.basics.shape[0]):
+            mu, p, weight = model.basics[b, 0], model.basics[b, 1], work.d[model.position[b]]
             for k in range(count):
                 h[mu, k] += weight * mono[p, k]
-        position = mapping.size
-        for species in range(n_species):
-            for mu in range(n_functions):
-                for q in range(size):
+        position = model.mapping.size
+        for species in range(work.bound.size - 1):
+            for mu in range(h.shape[0]):
+                for n in range(model.size):
                     total = 0.0
-                    for k in range(bound[species], bound[species + 1]):
-                        total += h[mu, k] * t[q, k]
+                    for k in range(work.bound[species], work.bound[species + 1]):
+                        total += h[mu, k] * t[n, k]
                     out[i, position] = total
                     position += 1
     return smallest
@@ -422,19 +478,7 @@ class Evaluator:
                 "core.outer", core.outer.max(), f"at most the cutoff {potential.cutoff} angstrom"
             )
         self.potential, self.skin, self.core = potential, float(skin), core
-        monomials = Monomials(potential.alpha_index_basic)
-        self._ranges = (potential.cutoff, potential.min_distance, potential.scaling)
-        self._tables = (
-            potential.alpha_moment_mapping,
-            potential.alpha_index_basic,
-            monomials.of_basic,
-            monomials.parent,
-            monomials.axis,
-            potential.alpha_index_times,
-            potential.moment_count,
-        )
-        n = potential.species_count
-        self._core = np.zeros((n, n, 4)) if core is None else core.table(potential.species)
+        self.model = build_model(potential, core)
         self._list: NeighbourList | None = None
         self._periodic = np.zeros(3, dtype=np.bool_)
         self.builds = 0
@@ -489,23 +533,8 @@ class Evaluator:
         neighbours, x = self._neighbours(positions, types, cell, periodic)
         n = len(neighbours.start) - 1
         energies, forces, virial = np.empty(n), np.zeros_like(x), np.zeros((3, 3))
-        potential = self.potential
         smallest = _evaluate(
-            n,
-            x,
-            neighbours.types,
-            neighbours.start,
-            neighbours.neighbours,
-            *self._ranges,
-            potential.radial_coefficients,
-            potential.species_coefficients,
-            potential.moment_coefficients,
-            *self._tables,
-            self._core,
-            self.core is not None,
-            energies,
-            forces,
-            virial,
+            x, neighbours.types, neighbours.start, neighbours.neighbours, self.model, energies, forces, virial
         )
         self._refuse_coinciding(smallest, neighbours, x)
         _fold(forces, neighbours.owner, n)
@@ -527,16 +556,7 @@ class Evaluator:
         width = potential.alpha_moment_mapping.size + potential.radial_coefficients[0].size
         out = np.empty((n, width))
         smallest = _site_derivatives(
-            n,
-            x,
-            neighbours.types,
-            neighbours.start,
-            neighbours.neighbours,
-            *self._ranges,
-            potential.radial_coefficients,
-            potential.moment_coefficients,
-            *self._tables,
-            out,
+            x, neighbours.types, neighbours.start, neighbours.neighbours, self.model, out
         )
         self._refuse_coinciding(smallest, neighbours, x)
         return out
