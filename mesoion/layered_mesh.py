@@ -34,19 +34,19 @@ def layered_mesh(
     *,
     cells_across: int = 4,
     first_cell: float | None = None,
-    growth: float = 1.5,
+    growth: float = 1.6,
     junction_cell: float | None = None,
-    tangential_growth: float = 0.4,
+    tangential_growth: float = 0.5,
     max_cell: float | None = None,
 ) -> CellMesh:
     """Cells of a polycrystal whose boundary layers are resolved.
 
-    widths: width of the layer of every boundary type [m]. cells_across: cells across a layer (even).
-    first_cell [m]: size of the cells on both sides of an interface, at most width/cells_across (its default); give a
+    widths: width of the layer of every boundary type [m]. cells_across: cells across a layer at least (even).
+    first_cell [m]: size of the cells on both sides of an interface, by default half of width/cells_across; give a
     fraction of the Debye length to resolve space charge. growth: ratio of successive cells away from an interface.
     junction_cell [m]: size along the boundary at junctions, by default and at most width/4: at the junction accuracy
     is decided. tangential_growth: increase of that size per distance from the junction. max_cell [m]: by default
-    0.12 mean grain sizes.
+    0.15 mean grain sizes.
     Facets too short for their layer are merged into one junction first (`merged_for_widths`).
     Regions of the result are "grain" and the boundary types. Raises InputError for impossible values, MeshError where
     a layer is wider than a grain.
@@ -68,11 +68,17 @@ def layered_mesh(
     ):
         if length is not None and not (np.isfinite(length) and length > 0):
             raise InputError(name, length, "give a positive length in metres")
-    largest = 0.12 if max_cell is None else max_cell / unit
+    largest = 0.15 if max_cell is None else max_cell / unit
     scaled = microstructure.scaled(1.0 / unit)
     width = np.array([widths[name] for name in microstructure.boundary_names]) / unit
     ladders = [
-        Ladder.build(w, cells_across, None if first_cell is None else first_cell / unit, growth, largest)
+        Ladder.build(
+            w,
+            cells_across,
+            0.5 * w / cells_across if first_cell is None else first_cell / unit,
+            growth,
+            largest,
+        )
         for w in width
     ]
     along = np.minimum(0.25 * width, np.inf if junction_cell is None else junction_cell / unit)
@@ -91,7 +97,7 @@ def merged_for_widths(microstructure: Microstructure, widths: Mapping[str, float
     _check_widths(microstructure, widths)
     unit = microstructure.mean_grain_size
     width = np.array([widths[name] for name in microstructure.boundary_names]) / unit
-    ladders = [Ladder.build(w, 4, None, 1.5, 0.12) for w in width]
+    ladders = [Ladder.build(w, 4, w / 8.0, 1.6, 0.15) for w in width]
     merged = _merged(microstructure.scaled(1.0 / unit), ladders, 0.25 * width).microstructure
     return merged.scaled(unit)
 
@@ -126,10 +132,10 @@ class Ladder:
     heights: Floats
 
     @classmethod
-    def build(cls, width: float, across: int, first: float | None, growth: float, largest: float) -> Ladder:
+    def build(cls, width: float, across: int, first: float, growth: float, largest: float) -> Ladder:
         """Rows for a layer of `width` with at least `across` cells; the first cells measure at most `first`."""
         uniform = width / across
-        start = uniform if first is None else min(first, uniform)
+        start = min(first, uniform)
         sizes = [start]
         while sum(sizes) < 0.5 * width * (1 - 1e-9):
             sizes.append(min(sizes[-1] * growth, uniform))
@@ -254,7 +260,8 @@ def _interfaces(micro: Microstructure, ladders: list[Ladder], along: Floats) -> 
             / sine[:, None]
         )
     # Layers of different width meeting almost straight have no near corner: let the wider one taper there.
-    flat = (np.abs(sine) < 1e-9) | ((cosine > 0.9) & (np.hypot(*x.T) > np.hypot(limit, half) + half_p))
+    far = (cosine > 0.9) & (np.hypot(*x.T) > np.hypot(limit, half) + half_p)
+    flat = (np.abs(sine) < 1e-9) | (far & on & on[before])
     mean = n_p + n
     mean /= np.maximum(np.hypot(*mean.T), 1e-12)[:, None]
     x[flat] = (0.5 * (half + half_p))[flat, None] * mean[flat]
@@ -388,12 +395,13 @@ class _Cloud:
 
     def build(self) -> tuple[Floats, CellLabels]:
         """Generators folded into the box, and their labels."""
-        layer = self._layer_points()
-        grain = self._grain_points()
-        points = np.concatenate([layer[0], grain[0]])
-        edge = np.r_[layer[1], np.full(len(grain[0]), -1)]
-        paired = np.r_[layer[2], grain[2]]
-        owner = np.r_[np.full(len(layer[0]), -1), grain[1]]
+        rows, row_edge, pair = self._layer_points()
+        core, core_edge = self._junction_points(rows)
+        inner, grain, grain_pair = self._grain_points()
+        points = np.concatenate([rows, core, inner])
+        edge = np.r_[row_edge, core_edge, np.full(len(inner), -1)]
+        paired = np.r_[pair, np.zeros(len(core), dtype=bool), grain_pair]
+        owner = np.r_[np.full(len(rows) + len(core), -1), grain]
         box, periodic = self.micro.box, self.micro.periodic
         for axis in (0, 1):
             if periodic[axis]:
@@ -451,6 +459,48 @@ class _Cloud:
             return np.empty((0, 2)), np.empty(0, dtype=np.int64), np.empty(0, dtype=bool)
         return np.concatenate(points), np.concatenate(owner), np.concatenate(paired)
 
+    def _junction_points(self, rows: Floats) -> tuple[Floats, Ints]:
+        """What the rows leave empty between the corners round a junction, filled: points, edge they belong to."""
+        e = self.edges
+        points, owner, sizes = [np.empty((0, 2))], [np.empty(0, dtype=np.int64)], [np.empty(0)]
+        for edge in np.flatnonzero(e.facet >= 0).tolist():
+            half = 0.5 * self._ladder(edge).width
+            for origin, corner, sign, h in (
+                (e.start[edge], e.corner_start[edge], -1.0, float(e.cell_start[edge])),
+                (e.end[edge], e.corner_end[edge], 1.0, float(e.cell_end[edge])),
+            ):
+                ray = corner - origin
+                reach = float(np.hypot(*ray)) + h
+                count_across = max(1, round(half / h))
+                count = 1 + int(2 * reach / h)
+                s, o = np.meshgrid(
+                    (np.arange(count) + 0.5) * h - reach,
+                    (np.arange(count_across) + 0.5) * half / count_across,
+                )
+                xy = (
+                    origin - sign * s.reshape(-1, 1) * self.along[edge] + o.reshape(-1, 1) * self.inward[edge]
+                )
+                rel = xy - origin
+                distance = sign * (ray[0] * rel[:, 1] - ray[1] * rel[:, 0]) / np.hypot(*ray)
+                xy = xy[distance > _CORNER_MARGIN * h]
+                points.append(xy)
+                owner.append(np.full(len(xy), edge))
+                sizes.append(np.full(len(xy), h))
+        xy, edges, size = np.concatenate(points), np.concatenate(owner), np.concatenate(sizes)
+        if len(xy):
+            distance, _ = cKDTree(rows).query(xy)
+            far = distance > 0.62 * size
+            xy, edges, size = xy[far], edges[far], size[far]
+        if len(xy):
+            pairs = cKDTree(xy).query_pairs(float(size.max()) * 0.55, output_type="ndarray")
+            apart = np.hypot(*(xy[pairs[:, 0]] - xy[pairs[:, 1]]).T)
+            dropped = np.zeros(len(xy), dtype=bool)
+            for a, b in pairs[apart < 0.55 * size[pairs].min(axis=1)].tolist():
+                if not dropped[a]:
+                    dropped[b] = True
+            xy, edges = xy[~dropped], edges[~dropped]
+        return xy, edges
+
     def _grain_points(self) -> tuple[Floats, Ints, NDArray[np.bool_]]:
         """Columns and filling of every grain: points, grain, whether they are half of a mirrored pair."""
         e = self.edges
@@ -478,7 +528,7 @@ class _Cloud:
             xy = e.corner_start[edge] + t[column][:, None] * self.along[edge] + d[:, None] * self.inward[edge]
             pair = row == 0
             margin = 0.25 * np.minimum(np.maximum(h[column], ladder.spacing[0]), ladder.spacing[row])
-            keep = np.ones(len(xy), dtype=bool)
+            keep = _inside(xy, e.corner_start[edges])
             for other in edges.tolist():
                 if other == edge:
                     continue

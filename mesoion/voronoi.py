@@ -69,7 +69,9 @@ def voronoi_mesh(
         area.append(_cross(step, centres[t] - centres[r]) / np.hypot(*step.T))
     k, m, face = np.concatenate(cell), np.concatenate(other), np.concatenate(area)
     if face.size and face.min() < -1e-8:
-        raise MeshError("the triangulation of the generators is not Delaunay; use a wider grain-boundary layer")
+        raise MeshError(
+            "the triangulation of the generators is not Delaunay; use a wider grain-boundary layer"
+        )
     # A face through a periodic wall appears twice, once from each side; keep the one towards positive shifts.
     s = shift[m]
     positive = (s[:, 0] > 0) | ((s[:, 0] == 0) & (s[:, 1] > 0))
@@ -91,7 +93,7 @@ def voronoi_mesh(
     vertices, polygons = _polygons(points, tri, centres, n)
     return CellMesh(
         centers=generators * unit,
-        volumes=volumes * unit**2,
+        volumes=np.asarray(volumes * unit**2, dtype=float),
         face_cells=np.stack([k[inner], base[m[inner]]], axis=1),
         face_areas=face[inner] * unit,
         face_distances=np.repeat(0.5 * length[inner, None], 2, axis=1) * unit,
