@@ -263,6 +263,9 @@ class Discretisation:
             [e.kind == "reversible" and e.contact_potential is None for e in self.electrodes.values()],
             dtype=bool,
         )[self.electrode_of_wall]
+        self.blocking_walls = np.array([e.kind == "blocking" for e in self.electrodes.values()], dtype=bool)[
+            self.electrode_of_wall
+        ]
         self.charges = np.array([s.charge for s in self._species])
         self.blocked = [not np.any(s.conductance[self._walls_start :] > 0.0) for s in self._species]
 

@@ -106,13 +106,35 @@ class Factor:
 
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
         """x with A x = b."""
+        return self._solve(b, False)
+
+    def solve_transposed(self, b: NDArray[Any]) -> NDArray[Any]:
+        """x with A^T x = b."""
+        return self._solve(b, True)
+
+    def __init__(self, scale: Floats, complex_: bool) -> None:
+        self._scale, self._complex = scale, complex_
+
+    def _solve(self, b: NDArray[Any], transposed: bool) -> NDArray[Any]:
+        if np.iscomplexobj(b) and not self._complex:
+            both = self._solve(np.concatenate([np.atleast_2d(b.T).real, np.atleast_2d(b.T).imag]).T, transposed)
+            half = both.shape[1] // 2
+            return np.asarray(both[:, :half] + 1j * both[:, half:]).reshape(b.shape)
+        # The factors are those of the row-scaled matrix.
+        rhs = b if transposed else (b.T * self._scale).T
+        rhs = np.asfortranarray(rhs, dtype=complex if self._complex else float)
+        x = self._apply(rhs, transposed)
+        return (x.T * self._scale).T if transposed else x
+
+    def _apply(self, rhs: NDArray[Any], transposed: bool) -> NDArray[Any]:
         raise NotImplementedError
 
 
 class _BandFactor(Factor):
     def __init__(self, pattern: SparsePattern, scaled: NDArray[Any], scale: Floats) -> None:
-        self._kl, self._ku, self._scale = pattern._lower, pattern._upper, scale
+        self._kl, self._ku = pattern._lower, pattern._upper
         complex_ = np.iscomplexobj(scaled)
+        super().__init__(scale, complex_)
         band = np.zeros(pattern.n * pattern._band_height, dtype=complex if complex_ else float)
         band[pattern._band_position] = scaled
         ab = band.reshape(pattern.n, pattern._band_height).T
@@ -120,20 +142,15 @@ class _BandFactor(Factor):
         self._lu, self._pivots, info = trf(ab, self._kl, self._ku, overwrite_ab=True)
         if info > 0:
             raise ZeroDivisionError("singular matrix")
-        self._complex = complex_
 
-    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
-        rhs = (b.T * self._scale).T
-        if np.iscomplexobj(rhs) and not self._complex:
-            return np.asarray(self.solve(b.real) + 1j * self.solve(b.imag))
-        x, _ = self._trs(self._lu, self._kl, self._ku, rhs, self._pivots)
-        return np.asarray(x).reshape(b.shape)
+    def _apply(self, rhs: NDArray[Any], transposed: bool) -> NDArray[Any]:
+        x, _ = self._trs(self._lu, self._kl, self._ku, rhs, self._pivots, trans=int(transposed))
+        return np.asarray(x).reshape(rhs.shape)
 
 
 class _SparseFactor(Factor):
     def __init__(self, pattern: SparsePattern, scaled: NDArray[Any], scale: Floats) -> None:
-        self._scale = scale
-        self._complex = np.iscomplexobj(scaled)
+        super().__init__(scale, np.iscomplexobj(scaled))
         try:
             self._lu = splu(
                 pattern.matrix(scaled),
@@ -144,10 +161,5 @@ class _SparseFactor(Factor):
         except RuntimeError as error:
             raise ZeroDivisionError("singular matrix") from error
 
-    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
-        rhs = np.ascontiguousarray((b.T * self._scale).T)
-        if np.iscomplexobj(rhs) and not self._complex:
-            return np.asarray(self._lu.solve(rhs.real.copy()) + 1j * self._lu.solve(rhs.imag.copy()))
-        if self._complex:
-            rhs = rhs.astype(complex)
-        return np.asarray(self._lu.solve(rhs))
+    def _apply(self, rhs: NDArray[Any], transposed: bool) -> NDArray[Any]:
+        return np.asarray(self._lu.solve(rhs, "T" if transposed else "N"))

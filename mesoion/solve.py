@@ -190,7 +190,7 @@ class PNPSystem:
             excess: list[float] = []
             for s in np.flatnonzero(d.blocked):
                 dofs = d.dof[: d.n_cells, 1 + s]
-                pin = int(dofs[self._pins[s]])
+                pin = int(dofs[self.pinned_cells[s]])
                 data[pattern.rows == pin] = 0.0
                 data[(pattern.rows == pin) & (pattern.columns == pin)] = 1.0
                 rhs[pin, 0], rhs[pin, 1 + len(excess)] = 0.0, 1.0
@@ -207,7 +207,7 @@ class PNPSystem:
             raise NewtonFailure("the Jacobian is singular") from error
 
     @cached_property
-    def _pins(self) -> list[int]:
+    def pinned_cells(self) -> list[int]:
         """Cell whose eta is pinned for each species: the largest store."""
         p = self.rest.profile
         d = self.discretisation

@@ -1,0 +1,404 @@
+"""Impedance of a Poisson-Nernst-Planck system about any state.
+
+The small signal linearises the residual F and the storage Q of the transient itself: (G + i omega C) du = -b dV.
+In (phi, eta) about a state without flux, G + sC is a real symmetric RC network; projecting it on its solutions at
+a few real s gives a small network that is passive again, and its error is bounded by the residual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from mesoion.errors import InputError
+from mesoion.linear_algebra import Factor, SparsePattern, sums
+from mesoion.solve import PNPSystem, State
+
+Floats = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
+Bools = NDArray[np.bool_]
+
+_DECADES_PER_SHIFT, _MOST_SHIFTS = 2.2, 24
+# Bounds are evaluated at every frequency below this size, else where the residual peaks.
+_SMALL = 5000
+# eta this uniform [kT] means a state without flux.
+_AT_REST = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """An impedance spectrum.
+
+    frequency (n,) [Hz]. impedance (n,): of the whole specimen [ohm] in 3D, times depth [ohm m] in 2D, times area
+    [ohm m^2] in 1D. error_bound (n,): bound of the numerical error relative to |Z| (zero for direct solves);
+    method: "reduced" or "direct"; n_solves: factorisations used.
+    """
+
+    frequency: Floats
+    impedance: Complexes
+    error_bound: Floats
+    method: str
+    n_solves: int
+    unit: str = "ohm"
+
+    @property
+    def admittance(self) -> Complexes:
+        """1/Z (n,)."""
+        return np.asarray(1.0 / self.impedance)
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """Y(s) = own(s) + read(s).x, (G + sC) x = -b(s); b, read and own are linear in s: rows 0 and 1."""
+
+    pattern: SparsePattern
+    conductance: Floats
+    capacity: Floats
+    b: Floats  # (2, n)
+    read: Floats  # (2, n)
+    own: Floats  # (2,)
+    groups: tuple[Bools, ...]
+    symmetric: bool
+    blocked: tuple[
+        tuple[int, Bools], ...
+    ]  # (unknown to pin, unknowns of the species) where no electrode passes it
+
+    def factor(self, s: complex) -> Factor | _ConservingFactor:
+        data = self.conductance + s * self.capacity
+        return _ConservingFactor(self, data, s) if self.blocked else self.pattern.factor(data)
+
+    def admittance(self, s: complex) -> complex:
+        x = self.factor(s).solve(self.b[0] + s * self.b[1])
+        return complex(self.own[0] + s * self.own[1] - (self.read[0] + s * self.read[1]) @ x)
+
+
+class _ConservingFactor:
+    """Factors of G + sC with one balance row of each blocked species replaced by the sum of them all.
+
+    Elimination forgets a small s beside large conductances, and with it the total amount that must stay; the sum
+    of the rows holds no conductance at all.
+    """
+
+    def __init__(self, network: _Network, data: NDArray[Any], s: complex) -> None:
+        pattern = network.pattern
+        pinned = data.copy()
+        self._pins = [pin for pin, _ in network.blocked]
+        self._members = np.array([members for _, members in network.blocked], dtype=float)
+        self._sums = np.array(
+            [
+                s * sums(pattern.columns, network.capacity * members[pattern.rows], pattern.n)
+                for _, members in network.blocked
+            ]
+        )
+        for pin in self._pins:
+            row = pattern.rows == pin
+            pinned[row] = 0.0
+            pinned[row & (pattern.columns == pin)] = 1.0
+        self._factor = pattern.factor(pinned)
+        units = np.zeros((pattern.n, len(self._pins)))
+        units[self._pins, np.arange(len(self._pins))] = 1.0
+        self._response = self._factor.solve(units)
+        self._small = self._sums @ self._response
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
+        """x with A x = b, (n,) or (n, c)."""
+        rhs = b.copy()
+        rhs[self._pins] = 0.0
+        x = self._factor.solve(rhs)
+        shift = np.linalg.solve(self._small, self._members @ b - self._sums @ x)
+        return np.asarray(x + self._response @ shift)
+
+    def solve_transposed(self, b: NDArray[Any]) -> NDArray[Any]:
+        """x with A^T x = b, (n,)."""
+        # A = T^-1 M with M the matrix solved above and T the replacement of rows: x = T^T M^-T b.
+        shift = np.linalg.solve(self._small.T, self._response.T @ b)
+        rest = b - self._sums.T @ shift
+        x = self._factor.solve_transposed(rest)
+        x[self._pins] = 0.0
+        return np.asarray(x + self._members.T @ shift)
+
+
+def impedance(
+    system: PNPSystem,
+    state: State,
+    frequencies: ArrayLike,
+    *,
+    electrode: str | None = None,
+    tolerance: float = 1e-5,
+    method: Literal["auto", "reduced", "direct"] = "auto",
+) -> Spectrum:
+    """Z = dV/dI about `state` at `frequencies` [Hz] > 0, seen at `electrode` (default: the last) with the others held.
+
+    I is the whole current, ionic and displacement, of the electrode's own equations. method "reduced" projects on
+    real-shift solutions until the error is below `tolerance` relative to |Z|; "direct" solves at every frequency;
+    "auto" reduces, and solves directly where the reduction of a biased state fails its check.
+    Raises InputError for frequencies that are not positive and for unknown electrodes.
+    """
+    f = np.atleast_1d(np.asarray(frequencies, dtype=float))
+    if f.ndim != 1 or not len(f) or not np.all((f > 0.0) & np.isfinite(f)):
+        raise InputError("frequencies", f.tolist()[:3], "give one list of frequencies above 0 Hz")
+    if method not in ("auto", "reduced", "direct"):
+        raise InputError("method", method, 'use "auto", "reduced" or "direct"')
+    if not 0.0 < tolerance < 1.0:
+        raise InputError("tolerance", tolerance, "give a number between 0 and 1")
+    network = _network(system, state, electrode)
+    s = 2j * np.pi * f
+    unit = ("ohm m^2", "ohm m", "ohm")[system.mesh.dimension - 1]
+    scale = system.discretisation.ampere() / system.discretisation.thermal_voltage
+    # Along a line a direct solve costs no more than the reduction, and is exact.
+    if method == "reduced" or (method == "auto" and not network.pattern.banded):
+        reduced = _reduce_symmetric if network.symmetric else _reduce_biased
+        y, bound, n_solves = reduced(network, s, tolerance)
+        if method == "reduced" or float(bound.max()) <= tolerance:
+            return Spectrum(f, 1.0 / (y * scale), bound, "reduced", n_solves, unit)
+    y = np.array([network.admittance(z) for z in s])
+    return Spectrum(f, 1.0 / (y * scale), np.zeros(len(f)), "direct", len(f), unit)
+
+
+def _network(system: PNPSystem, state: State, electrode: str | None) -> _Network:
+    d = system.discretisation
+    if not d.names:
+        raise InputError("electrodes", "none", "an impedance needs at least one electrode")
+    name = d.names[-1] if electrode is None else electrode
+    if name not in d.names:
+        raise InputError("electrode", name, f"the electrodes are {', '.join(d.names)}")
+    lin = d.linearise(state.unknowns, d.voltages(state.voltages))
+    b_f, b_q, read, own = d.drive(lin, d.names.index(name))
+    conductance = np.where(d.poisson_entries, 0.0, lin.jacobian)
+    capacity = np.where(d.poisson_entries, lin.jacobian, lin.capacity)
+    inner = d.dof[: d.n_cells + 2 * d.n_split]
+    groups = []
+    taken = np.zeros(d.n_unknowns, dtype=bool)
+    for component in inner.T:
+        mask = np.zeros(d.n_unknowns, dtype=bool)
+        mask[component] = True
+        groups.append(mask)
+        taken |= mask
+    if not np.all(taken):
+        groups.append(~taken)
+    at_rest = all(np.ptp(eta[: d.n_cells]) < _AT_REST for eta in state.profile.eta)
+    blocked = tuple(
+        (int(d.dof[system.pinned_cells[index], 1 + index]), groups[1 + index])
+        for index in np.flatnonzero(d.blocked)
+    )
+    return _Network(
+        d.pattern, conductance, capacity, np.array([b_f, b_q]), read, own, tuple(groups), at_rest, blocked
+    )
+
+
+_Factors = list[tuple[float, Factor | _ConservingFactor]]
+
+
+class _Projection:
+    """A network restricted to a growing basis, kept apart for each kind of unknown."""
+
+    def __init__(self, network: _Network) -> None:
+        self.network = network
+        self.snapshots: list[Floats] = []
+
+    def add(self, snapshot: Floats) -> None:
+        self.snapshots.append(snapshot)
+
+    def project(self) -> None:
+        n = self.network
+        columns = np.array(self.snapshots).T
+        blocks: list[Floats] = []
+        still: list[int] = []
+        for mask in n.groups:
+            part = columns[mask]
+            if any(mask is members for _, members in n.blocked):
+                # A uniform eta drives no flux: kept apart, so that its conductance is exactly zero.
+                still.append(sum(block.shape[1] for block in blocks))
+                blocks.append(mask[:, np.newaxis] / np.sqrt(mask.sum()))
+                part = part - part.mean(axis=0)
+            size = np.abs(part).max(axis=0)
+            part = part[:, size > 0.0] / size[size > 0.0]
+            if not part.shape[1]:
+                continue
+            q, r, _ = scipy.linalg.qr(part, mode="economic", pivoting=True)
+            rank = int((np.abs(np.diag(r)) > 1e-13 * abs(r[0, 0])).sum())
+            block = np.zeros((len(mask), rank))
+            block[mask] = q[:, :rank]
+            blocks.append(block)
+        self.basis = np.concatenate(blocks, axis=1)
+        self._gw = n.pattern.multiply(n.conductance, self.basis)
+        self._gw[:, still] = 0.0
+        self._cw = n.pattern.multiply(n.capacity, self.basis)
+        self._g, self._c = self.basis.T @ self._gw, self.basis.T @ self._cw
+        self._g[still] = 0.0
+        self._b, self._read = n.b @ self.basis, n.read @ self.basis
+
+    def solve(self, s: Complexes) -> tuple[Complexes, Complexes]:
+        """Y (k,) and reduced solutions (k, r) of (G + sC) x = b(s)."""
+        n = self.network
+        a = self._g + s[:, np.newaxis, np.newaxis] * self._c
+        rhs = self._b[0] + s[:, np.newaxis] * self._b[1]
+        scale = 1.0 / np.sqrt(np.abs(np.einsum("kii->ki", a)))
+        a *= scale[:, :, np.newaxis] * scale[:, np.newaxis, :]
+        x = np.linalg.solve(a, (rhs * scale)[:, :, np.newaxis])[:, :, 0] * scale
+        read = self._read[0] + s[:, np.newaxis] * self._read[1]
+        y = n.own[0] + s * n.own[1] - np.einsum("ki,ki->k", read, x)
+        return y, x
+
+    def residuals(self, s: Complexes, x: Complexes) -> Complexes:
+        """b(s) - (G + sC) W x, (n, k)."""
+        n = self.network
+        xt = x.T
+        out: Complexes = (
+            n.b[0][:, np.newaxis] + n.b[1][:, np.newaxis] * s - self._gw @ xt - self._cw @ (xt * s)
+        )
+        return out
+
+
+def _first_shifts(omega: Floats) -> Floats:
+    """Real shifts spread over the frequencies, geometric and away from the ends."""
+    low, high = np.log(omega.min()), np.log(omega.max())
+    count = max(2, round((high - low) / np.log(10.0) / _DECADES_PER_SHIFT))
+    fractions = (np.arange(count) + 0.5) / count
+    return np.asarray(np.exp(low + (high - low) * fractions))
+
+
+def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tuple[Complexes, Floats, int]:
+    """Structure-preserving reduction of an RC network with its error bound.
+
+    With P = G + omega C and r the residual of the reduced solution, |Y - Y_r| <= sqrt(2) r^H P^-1 r, and P(omega)
+    >= min(1, omega/omega') P(omega') lets a factorisation at omega' bound the error at omega.
+    """
+    omega = s.imag
+    projection = _Projection(network)
+    kept: _Factors = []
+    everywhere = network.pattern.n <= _SMALL
+    diagonals = _diagonal(network)
+
+    def snapshot(shift: float) -> None:
+        factor = network.factor(shift)
+        projection.add(factor.solve(network.b[0] + shift * network.b[1]))
+        kept.append((shift, factor))
+        if not everywhere:
+            del kept[:-2]
+
+    for shift in _first_shifts(omega):
+        snapshot(float(shift))
+    n_solves = len(projection.snapshots)
+    while True:
+        projection.project()
+        y, x = projection.solve(s)
+        residual = projection.residuals(s, x)
+        # Cheap measure of r^H P^-1 r with the diagonal of P, to be calibrated by true bounds.
+        measure = (
+            np.abs(residual) ** 2 / (diagonals[0][:, np.newaxis] + omega * diagonals[1][:, np.newaxis])
+        ).sum(axis=0) / np.abs(y)
+        if everywhere:
+            bound = _bounds(residual, omega, kept) / np.abs(y)
+            worst = int(np.argmax(bound))
+        else:
+            worst = int(np.argmax(measure))
+            factor = network.factor(float(omega[worst]))
+            n_solves += 1
+            true = float(_bounds(residual[:, [worst]], omega[[worst]], [(float(omega[worst]), factor)])[0])
+            bound = measure * (true / np.abs(y[worst]) / measure[worst])
+        if float(bound.max()) <= tolerance or len(projection.snapshots) >= _MOST_SHIFTS:
+            return y, bound, n_solves
+        if everywhere:
+            snapshot(_between(omega[worst], kept))
+            n_solves += 1
+        else:
+            projection.add(factor.solve(network.b[0] + omega[worst] * network.b[1]))
+
+
+def _between(omega: float, kept: _Factors) -> float:
+    """The frequency itself, unless a shift was taken there already."""
+    used = np.array([shift for shift, _ in kept])
+    nearest = used[np.argmin(np.abs(np.log(used / omega)))]
+    return float(omega if abs(np.log(nearest / omega)) > 0.05 else omega * 1.7)
+
+
+def _diagonal(network: _Network) -> tuple[Floats, Floats]:
+    on = network.pattern.rows == network.pattern.columns
+    out = []
+    for data in (network.conductance, network.capacity):
+        diagonal = np.zeros(network.pattern.n)
+        diagonal[network.pattern.rows[on]] = data[on]
+        out.append(diagonal)
+    return out[0], out[1]
+
+
+def _bounds(residual: Complexes, omega: Floats, kept: _Factors) -> Floats:
+    """sqrt(2) r^H P^-1 r for each column, with the nearest factorisation of P."""
+    shifts = np.array([shift for shift, _ in kept])
+    nearest = np.argmin(np.abs(np.log(omega[:, np.newaxis] / shifts)), axis=1)
+    out = np.empty(len(omega))
+    for index in np.unique(nearest):
+        here = nearest == index
+        r = residual[:, here]
+        quadratic = np.einsum("nk,nk->k", r.real, kept[index][1].solve(r.real))
+        quadratic += np.einsum("nk,nk->k", r.imag, kept[index][1].solve(r.imag))
+        out[here] = np.sqrt(2.0) * quadratic * np.maximum(1.0, shifts[index] / omega[here])
+    return np.abs(out)
+
+
+def _reduce_biased(network: _Network, s: Complexes, tolerance: float) -> tuple[Complexes, Floats, int]:
+    """Reduction about a state with flux: G is not symmetric, so true solves at the worst places check the error.
+
+    The basis holds solutions and adjoint solutions; the product of both residuals estimates the error between
+    the checked frequencies.
+    """
+    omega = s.imag
+    projection = _Projection(network)
+    n_solves = 0
+
+    def snapshot(shift: float) -> None:
+        factor = network.factor(shift)
+        projection.add(factor.solve(network.b[0] + shift * network.b[1]))
+        projection.add(factor.solve_transposed(network.read[0] + shift * network.read[1]))
+
+    for shift in _first_shifts(omega):
+        snapshot(float(shift))
+        n_solves += 1
+    checked: dict[int, complex] = {}
+    while True:
+        projection.project()
+        y, x = projection.solve(s)
+        residual = np.abs(projection.residuals(s, x))
+        size = np.abs(network.b[0])[:, np.newaxis] + np.abs(network.b[1])[:, np.newaxis] * omega
+        measure = np.sqrt((residual**2).sum(axis=0) / (size**2).sum(axis=0))
+        order = np.argsort(-measure)
+        fresh = [int(i) for i in order if int(i) not in checked]
+        # True values at the worst residual and in the largest gap between checks.
+        for index in fresh[:1] + fresh[len(fresh) // 2 : len(fresh) // 2 + 1]:
+            checked[index] = network.admittance(s[index])
+            n_solves += 1
+        errors = np.array([abs(y[i] / true - 1.0) for i, true in checked.items()])
+        effectivity = max(e / max(measure[i], 1e-300) for e, i in zip(errors, checked, strict=True))
+        bound = np.asarray(measure * effectivity)
+        worst = max(float(bound.max()), float(errors.max()))
+        if worst <= tolerance or 2 * n_solves >= min(len(s), 4 * _MOST_SHIFTS):
+            return y, np.maximum(bound, errors.max() if worst > tolerance else 0.0), n_solves
+        snapshot(float(omega[int(np.argmax(bound))]))
+        n_solves += 1
+
+
+def kramers_kronig_residual(frequency: ArrayLike, impedance: ArrayLike, *, per_decade: int = 8) -> Complexes:
+    """(Z - Z_fit)/|Z| (n,) of the best fit by real R-C elements, which obey the Kramers-Kronig relations.
+
+    Z_fit = R + 1/(i omega C) + i omega L + sum_k R_k/(1 + i omega tau_k), tau_k fixed, `per_decade` of them, all
+    coefficients real and fitted by linear least squares weighted by 1/|Z|. Source: Boukamp 1995, "linear KK".
+    """
+    f = np.asarray(frequency, dtype=float)
+    z = np.asarray(impedance, dtype=complex)
+    omega = 2.0 * np.pi * f
+    low, high = -np.log10(omega.max()) - 0.5, -np.log10(omega.min()) + 0.5
+    tau = np.logspace(low, high, max(3, int(per_decade * (high - low))))
+    elements: list[NDArray[Any]] = [np.ones_like(z), 1.0 / (1j * omega), 1j * omega]
+    elements += [1.0 / (1.0 + 1j * omega * t) for t in tau]
+    a = np.array(elements).T / np.abs(z)[:, np.newaxis]
+    a = np.concatenate([a.real, a.imag])
+    target = z / np.abs(z)
+    scale = np.linalg.norm(a, axis=0)
+    solution, *_ = np.linalg.lstsq(a / scale, np.r_[target.real, target.imag], rcond=1e-13)
+    fit = a / scale @ solution
+    return np.asarray(target - (fit[: len(f)] + 1j * fit[len(f) :]))
