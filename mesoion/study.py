@@ -24,6 +24,8 @@ from mesoion.runfolder import RunFolder, disk_errors, is_complete, write_atomica
 KINDS: dict[str, str] = {
     "pellets": "mesoion.pellet_study",
     "sweep": "mesoion.sweep_study",
+    "size_and_width": "mesoion.size_width_study",
+    "microstructure": "mesoion.microstructure_study",
 }
 """Kind of study -> module; add an entry to add a kind."""
 

@@ -1,0 +1,118 @@
+"""Studies written from a few options: what `mesoion pellet` and `mesoion spectrum` run, kept beside the results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mesoion.errors import InputError
+from mesoion.runfolder import disk_errors, write_atomically
+from mesoion.study import Outcome, run_study
+
+
+def _toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables of plain values as TOML; JSON's strings, numbers, booleans and lists are TOML's too."""
+    lines: list[str] = []
+    for header, values in tables.items():
+        if header:
+            lines.append(f"\n{header}")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _run(tables: Mapping[str, Mapping[str, Any]], out: Path, name: str, force: bool) -> Outcome:
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    study = out / f"{name}.toml"
+    write_atomically(study, _toml(tables))
+    return run_study(study, out, force=force)
+
+
+def parse_boundaries(given: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """`NAME=VALUE[:FRACTION]` options as name -> (value, fraction); fractions left out share what remains.
+
+    Raises InputError for an option of another form.
+    """
+    found: dict[str, tuple[str, float | None]] = {}
+    for text in given:
+        name, _, rest = text.partition("=")
+        value, _, share = rest.rpartition(":") if ":" in rest else (rest, "", "")
+        try:
+            fraction = float(share) if share else None
+        except ValueError:
+            fraction = float("nan")
+        if not name.isidentifier() or not value or fraction != fraction or name in found:
+            raise InputError("--boundary", text, "give NAME=VALUE or NAME=VALUE:FRACTION, every name once")
+        found[name] = (value, fraction)
+    stated = sum(f for _, f in found.values() if f is not None)
+    open_ones = sum(f is None for _, f in found.values())
+    rest_each = (1 - stated) / open_ones if open_ones else 0.0
+    return {name: (value, rest_each if f is None else f) for name, (value, f) in found.items()}
+
+
+def build_pellet(
+    *,
+    grains: int,
+    grain_size: str,
+    spread: float,
+    boundaries: Mapping[str, tuple[str, float]],
+    seed: int,
+    out: Path,
+    force: bool = False,
+) -> Outcome:
+    """Build, mesh and draw one microstructure; boundaries: type -> (width, fraction)."""
+    tables: dict[str, dict[str, Any]] = {
+        "": {
+            "kind": "microstructure",
+            "title": f"{grains} grains of {grain_size}",
+            "seed": seed,
+            "grains": grains,
+            "mean_grain_size": grain_size,
+            "grain_size_spread": spread,
+        }
+    }
+    for name, (width, fraction) in boundaries.items():
+        tables[f"[boundaries.{name}]"] = {"width": width, "fraction": fraction}
+    return _run(tables, out, "microstructure", force)
+
+
+def simulate_spectrum(
+    *,
+    grain: str,
+    boundaries: Mapping[str, tuple[str, float]],
+    grain_size: str,
+    thickness: str,
+    diameter: str,
+    temperature: str,
+    relative_permittivity: float | None,
+    samples: int,
+    seed: int,
+    out: Path,
+    force: bool = False,
+) -> Outcome:
+    """Simulate the spectrum of one pellet; boundaries: type -> (record, fraction)."""
+    tables: dict[str, dict[str, Any]] = {
+        "": {
+            "kind": "pellets",
+            "title": f"Spectrum of {grain} at {temperature}",
+            "seed": seed,
+            "report_temperature": temperature,
+            "temperatures": [temperature],
+            "samples": samples,
+            "picture_grains": 0,
+        },
+        "[[pellets]]": {
+            "name": grain,
+            "grain": grain,
+            "mean_grain_size": grain_size,
+            "thickness": thickness,
+            "diameter": diameter,
+            "relative_permittivity": relative_permittivity,
+        },
+        "[pellets.electrode]": {"kind": "blocking", "compact_capacitance": "10 uF/cm^2"},
+    }
+    for name, (record, fraction) in boundaries.items():
+        tables[f"[pellets.boundaries.{name}]"] = {"record": record, "fraction": fraction}
+    return _run(tables, out, "spectrum", force)
