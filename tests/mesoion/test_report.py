@@ -57,6 +57,7 @@ def test_everything_of_the_run_is_in_it(folder):
     folder.paragraph("The gap", "First <b>words</b>.\n\nSecond.")
     folder.compare(Comparison("LLTO", "total", "S/cm", 9e-4, 6e-4, 1.2e-3, 7e-5, "doi:10.1/x"))
     folder.compare(Comparison("LLTO", "bulk", "S/cm", 9e-4, 6e-4, 1.2e-3, 1e-3, "doi:10.1/y"))
+    folder.compare(Comparison("LLTO", "grain boundary", "S/cm", 9e-4, 6e-4, 1.2e-3, 9e-4, "doi:10.1/z"))
     folder.table("small", pd.DataFrame({"name": ["a"], "value": [np.nan]}))
     folder.result("gap", {"value": 400.0, "low": 300.0, "high": 500.0})
     html = html_of(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from mesoion.config import InputFile, Model, StudyModel
@@ -51,8 +52,9 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
         raise ConvergenceError("no convergence", at="0.2 V", last_good=last["potential"])
     frequencies = np.logspace(6, 0, study.points)
     noise = rng.normal(size=study.points)
-    folder.spectrum("toy", frequencies, total / (1 + 1j * frequencies / 1e3))
     folder.result("thickness", {"value": total, "low": 0.9 * total, "high": 1.1 * total})
+    folder.spectrum("toy", frequencies, total / (1 + 1j * frequencies / 1e3) * (1 + 0.01 * noise))
+    folder.table("noise", pd.DataFrame({"noise": noise}))
     folder.result("noise", noise)
     folder.compare(Comparison("toy", "thickness", "m", total, 0.9 * total, 1.1 * total, 2e-9, "a ruler"))
     folder.paragraph("Words", "One.\n\nTwo <b>tags</b>.")
