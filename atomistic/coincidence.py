@@ -54,7 +54,9 @@ def _readings(text: str, what: str) -> list[Index]:
     # One-digit readings come first; then the last index with two digits, as in (3 -3 10).
     for widths in ("111", "112", "121", "211"):
         for pattern in (before, after):
-            regex = pattern.replace("{w}", "{%s}").replace("{x}", "{%s}").replace("{y}", "{%s}") % tuple(widths)
+            regex = pattern.replace("{w}", "{%s}").replace("{x}", "{%s}").replace("{y}", "{%s}") % tuple(
+                widths
+            )
             match = re.fullmatch(regex, text)
             if match:
                 values = [int(f"-{g[:-1]}") if g.endswith("-") else int(g) for g in match.groups()]
@@ -94,7 +96,9 @@ class BoundarySpec:
         Written without separators, a bar may stand before or after its digit; the reading is taken that puts the plane
         across or along the axis. Raises InputError where no reading is possible.
         """
-        match = re.fullmatch(r"\s*(?:[ΣS∑]|[Ss]igma)\s*(\d{1,4})\s*((?:[\[(][-\d,\s]{3,40}[\])]\s*){2,3})", name)
+        match = re.fullmatch(
+            r"\s*(?:[ΣS∑]|[Ss]igma)\s*(\d{1,4})\s*((?:[\[(][-\d,\s]{3,40}[\])]\s*){2,3})", name
+        )
         remedy = "write it as Sigma5[100](012), axis in square brackets, one or two planes in round ones"
         if not match:
             raise InputError("boundary", name, remedy)
@@ -162,7 +166,9 @@ def coincidence_angles(axis: Sequence[int], sigma: int) -> list[float]:
             if math.gcd(m, n) == 1 and _odd_part(m * m + n * n * square) == sigma:
                 angles.add(round(2 * math.atan2(n * math.sqrt(square), m), 12))
     if not angles:
-        raise CoincidenceError(f"no rotation about {tuple(axis)} gives Sigma {sigma}; take another axis or Sigma")
+        raise CoincidenceError(
+            f"no rotation about {tuple(axis)} gives Sigma {sigma}; take another axis or Sigma"
+        )
     return sorted(angles)
 
 
@@ -275,7 +281,9 @@ def _boundary_frame(normal: Floats, along: Floats) -> Floats:
     return np.array([x, np.cross(z, x), z])
 
 
-def _match(first: Floats, second: Floats, max_area: float, max_strain: float) -> tuple[Floats, Floats, Floats] | None:
+def _match(
+    first: Floats, second: Floats, max_area: float, max_strain: float
+) -> tuple[Floats, Floats, Floats] | None:
     """Smallest common superlattice of two plane lattices (2, 2): cell, deformations; None if none within bounds."""
     area = abs(float(np.linalg.det(first)))
     inverse = np.linalg.inv(second)
@@ -322,7 +330,12 @@ def _sum_lattice(first: Floats, second: Floats) -> Floats:
 
 
 def find_coincidence(
-    spec: BoundarySpec, lattice: Floats, *, max_area: float, max_strain: float = 0.02, angle_tolerance: float = 1.0
+    spec: BoundarySpec,
+    lattice: Floats,
+    *,
+    max_area: float,
+    max_strain: float = 0.02,
+    angle_tolerance: float = 1.0,
 ) -> Coincidence:
     """The common cell of a boundary in a cubic crystal.
 
@@ -356,8 +369,12 @@ def find_coincidence(
         trials.sort(key=lambda t: not t[3])
     best: Coincidence | None = None
     for turn, angle, second, exact in trials:
-        found = _common_cell(lattice, normal, second, turn, along, angle, max_area, 0.0 if exact else max_strain)
-        if found is not None and (best is None or (found.strain, found.area) < (best.strain - 1e-9, best.area - 1e-9)):
+        found = _common_cell(
+            lattice, normal, second, turn, along, angle, max_area, 0.0 if exact else max_strain
+        )
+        if found is not None and (
+            best is None or (found.strain, found.area) < (best.strain - 1e-9, best.area - 1e-9)
+        ):
             best = found
         if best is not None and exact and spec.plane_2 is not None:
             break
