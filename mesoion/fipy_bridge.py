@@ -135,3 +135,22 @@ def cell_gradient(variable: Any) -> Floats:
     return np.asarray(np.linalg.pinv(matrix.transpose(2, 0, 1), hermitian=True) @ vector.T[:, :, None])[
         :, :, 0
     ].T
+
+
+def joule_heat(conductivity: Any, potential: Any) -> Floats:
+    """Heat sigma (grad potential)² made in each cell (n,) [W/m³], conservative: its sum is voltage times current.
+
+    conductivity: FaceVariable [S/m], as from `mesh.coefficient`. potential: CellVariable [V], for ions their
+    electrochemical potential over e, constrained at the electrodes. The heat of a face is shared by its two cells as
+    the line between their generators is.
+    """
+    mesh: CellMesh2FiPy = potential.mesh
+    first, second = mesh._adjacentCellIDs
+    outer = np.asarray(mesh.exteriorFaces.value)
+    ends = np.where(outer, np.asarray(potential.faceValue.value), potential.value[second])
+    length = mesh._cellDistances
+    per_length = conductivity.value * mesh._faceAreas * ((ends - potential.value[first]) / length) ** 2
+    near, far = mesh._halves * per_length
+    n = mesh.numberOfCells
+    total = np.bincount(first, near, n) + np.bincount(second, far, n)
+    return np.asarray(total / (mesh.cellVolumes * mesh.length_unit**2))

@@ -120,10 +120,10 @@ class FiPyPNP:
 
     def _capacity(self, theta: Floats) -> Floats:
         """C [F/m per nm²]."""
-        return self._per_volume * self._sites * theta * (1.0 - theta)
+        return np.asarray(self._per_volume * self._sites * theta * (1.0 - theta))
 
     def _charge(self, theta: Floats) -> Floats:
-        return self._per_volume * (self._sites * theta + self._fixed)
+        return np.asarray(self._per_volume * (self._sites * theta + self._fixed))
 
     def conductivity(self, psi: Floats, eta: Floats, psi_walls: Floats, eta_walls: Floats) -> Any:
         """Conductivity of faces [S/m]: each half averaged between its cell and the face, both in series.
@@ -188,7 +188,7 @@ class FiPyPNP:
     def _held_contact(self, electrode: Electrode) -> float | None:
         """Potential of the solid at a contact at 0 V [kT/e] where the electrode sets it."""
         if electrode.contact_potential is not None:
-            return electrode.contact_potential / self.thermal_voltage
+            return float(electrode.contact_potential / self.thermal_voltage)
         return 0.0 if electrode.kind == "blocking" else None
 
     def _wall(self, voltages: Mapping[str, float]) -> tuple[Floats, Floats]:
@@ -237,10 +237,10 @@ class FiPyPNP:
         ) & (fipy.DiffusionTerm(sigma, var=eta) == 0)
         for sweep in range(1, 301):
             before = [psi.value.copy(), eta.value.copy()]
-            theta = self._occupancy(*before)
+            theta = self._occupancy(before[0], before[1])
             capacity.setValue(self._capacity(theta))
             source.setValue(self._charge(theta) - self._capacity(theta) * (before[1] - before[0]))
-            sigma.setValue(self.conductivity(*before, psi_walls, eta_walls).value)
+            sigma.setValue(self.conductivity(before[0], before[1], psi_walls, eta_walls).value)
             equations.sweep(solver=self.solver)
             change = [psi.value - before[0], eta.value - before[1]]
             size = max(float(np.abs(c).max()) for c in change)
