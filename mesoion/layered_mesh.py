@@ -242,7 +242,7 @@ def _interfaces(micro: Microstructure, ladders: list[Ladder], along: Floats) -> 
     end = start[after]
     facet = np.concatenate(micro.outline_facets)
     on = facet >= 0
-    kind = np.where(on, micro.facet_type[facet], 0)
+    kind = np.r_[micro.facet_type, 0][facet]
     half = np.where(on, np.array([0.5 * lad.width for lad in ladders])[kind], 0.0)
     offset = np.where(on, np.array([lad.offset for lad in ladders])[kind], 0.0)
     cell = np.where(on, along[kind], np.inf)
@@ -412,10 +412,11 @@ class _Cloud:
         e = self.edges
         inside = edge >= 0
         facet = np.where(inside, e.facet[edge], -1)
+        kind = np.r_[self.micro.facet_type, -1][facet]
         direction = e.end - e.start
         normal = _left(direction / np.hypot(*direction.T)[:, None])
         return points, CellLabels(
-            region=np.where(inside, 1 + self.micro.facet_type[facet], 0).astype(np.int64),
+            region=np.where(inside, 1 + kind, 0).astype(np.int64),
             region_names=("grain", *self.micro.boundary_names),
             grain=owner.astype(np.int64),
             facet=facet.astype(np.int64),

@@ -34,12 +34,8 @@ def network_solver(n: int, k: Ints, m: Ints, link: Numbers, diagonal: Numbers, m
         return _multigrid(matrix, floating)
     order = nested_dissection(n, k, m)
     kept = order[order != 0] if floating else order
-    factor = splu(
-        matrix[kept][:, kept].tocsc(),
-        permc_spec="NATURAL",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
+    inner = matrix[kept][:, kept].tocsc()
+    factor = splu(inner, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
 
     def direct(b: Numbers) -> Numbers:
         u = np.zeros(n, dtype=np.result_type(b, link))

@@ -18,6 +18,9 @@ from mesoion.mesh import CellMesh
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# Dual faces shorter than this, in units of the grain size, are round-off.
+_FLIP = 1e-11
+
 _OUTER = (("left", "right"), ("bottom", "top"))
 
 
@@ -48,13 +51,7 @@ def voronoi_mesh(
     """
     n = len(generators)
     points, base, shift, outer = _with_images(generators, box, periodic, reach)
-    triangulation = Delaunay(points)
-    tri = triangulation.simplices.astype(np.int64)
-    a, b, c = (points[tri[:, k]] for k in range(3))
-    turned = _cross(b - a, c - a) < 0
-    neighbours = triangulation.neighbors.astype(np.int64)
-    tri[turned] = tri[turned][:, [0, 2, 1]]
-    neighbours[turned] = neighbours[turned][:, [0, 2, 1]]
+    tri, neighbours = _delaunay(points, n)
     centres = _circumcentres(points, tri)
 
     cell, other, area = [], [], []
@@ -113,6 +110,83 @@ def voronoi_mesh(
         vertices=vertices * unit,
         polygons=polygons,
     )
+
+
+def _delaunay(points: Floats, n: int) -> tuple[Ints, Ints]:
+    """Corners (t, 3), counter-clockwise, and the neighbours opposite to them, of a Delaunay triangulation.
+
+    Qhull decides on lifted coordinates and errs where cells are thinner than about 1e-5 of the box; edges whose dual
+    face has a negative length, computed from differences, are flipped (Lawson). Only the first n points matter.
+    """
+    # Images make the hull convex and wide, centring keeps the lifted coordinate small.
+    triangulation = Delaunay(points - points.mean(axis=0))
+    if len(triangulation.coplanar):
+        raise MeshError("two generators cannot be told apart; use a wider grain-boundary layer")
+    tri = triangulation.simplices.astype(np.int64)
+    neighbours = triangulation.neighbors.astype(np.int64)
+    a, b, c = (points[tri[:, k]] for k in range(3))
+    turned = _cross(b - a, c - a) < 0
+    tri[turned] = tri[turned][:, [0, 2, 1]]
+    neighbours[turned] = neighbours[turned][:, [0, 2, 1]]
+    stack = _inverted(points, tri, neighbours, n)
+    for _ in range(50 * len(stack) + 1000):
+        if not stack:
+            return tri, neighbours
+        t = stack.pop()
+        for k in range(3):
+            r = int(neighbours[t, k])
+            real = min(tri[t, (k + 1) % 3], tri[t, (k + 2) % 3]) < n
+            if (
+                r >= 0
+                and real
+                and _dual_length(points, tri, t, r, k) < -_FLIP
+                and _flip(points, tri, neighbours, t, k)
+            ):
+                stack += [t, r]
+                break
+    raise MeshError("the triangulation of the generators is not Delaunay; use a wider grain-boundary layer")
+
+
+def _inverted(points: Floats, tri: Ints, neighbours: Ints, n: int) -> list[int]:
+    """Triangles with an edge at one of the first n points whose dual face has a negative length."""
+    centres = _circumcentres(points, tri)
+    found: set[int] = set()
+    for k in range(3):
+        near = (tri[:, (k + 1) % 3] < n) | (tri[:, (k + 2) % 3] < n)
+        t = np.flatnonzero(near & (neighbours[:, k] > np.arange(len(tri))))
+        step = points[tri[t, (k + 2) % 3]] - points[tri[t, (k + 1) % 3]]
+        length = _cross(step, centres[t] - centres[neighbours[t, k]]) / np.hypot(*step.T)
+        found.update(t[length < -_FLIP].tolist())
+    return sorted(found)
+
+
+def _dual_length(points: Floats, tri: Ints, t: int, r: int, k: int) -> float:
+    centres = _circumcentres(points, tri[[t, r]])
+    step = points[tri[t, (k + 2) % 3]] - points[tri[t, (k + 1) % 3]]
+    gap = centres[0] - centres[1]
+    return float((step[0] * gap[1] - step[1] * gap[0]) / np.hypot(*step))
+
+
+def _flip(points: Floats, tri: Ints, neighbours: Ints, t: int, k: int) -> bool:
+    """Flip the edge opposite to corner k of triangle t; False where the two triangles are not convex together."""
+    r = int(neighbours[t, k])
+    m = int(np.flatnonzero(neighbours[r] == t)[0])
+    top, left, right = (int(tri[t, (k + i) % 3]) for i in range(3))
+    bottom = int(tri[r, m])
+    quad = points[[top, left, bottom, right]]
+    side = np.roll(quad, -1, axis=0) - quad
+    if np.any(_cross(side, np.roll(side, -1, axis=0)) <= 0):
+        return False
+    # Outer neighbours: across left-top and top-right in t, right-bottom and bottom-left in r.
+    at_left, at_right = int(neighbours[t, (k + 2) % 3]), int(neighbours[t, (k + 1) % 3])
+    low_left, low_right = int(neighbours[r, (m + 1) % 3]), int(neighbours[r, (m + 2) % 3])
+    tri[t], neighbours[t] = (top, left, bottom), (low_left, r, at_left)
+    tri[r], neighbours[r] = (top, bottom, right), (low_right, at_right, t)
+    if low_left >= 0:
+        neighbours[low_left][neighbours[low_left] == r] = t
+    if at_right >= 0:
+        neighbours[at_right][neighbours[at_right] == t] = r
+    return True
 
 
 def _with_images(
