@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from atomistic import rigid_ion
 from atomistic.coincidence import BoundarySpec, Coincidence, find_coincidence
 from atomistic.crystals import Crystal
-from atomistic.errors import CoincidenceError, GeometryError, InputError
+from atomistic.errors import CoincidenceError, CompositionError, GeometryError, InputError
 from atomistic.lattice_gas import neighbours
 
 Floats = NDArray[np.float64]
@@ -459,8 +460,8 @@ def build(
     atoms_per_unit = sum(crystal.formula.values()) + (7 if crystal.mobile_kind else 0)
     if units * atoms_per_unit > max_atoms:
         raise CoincidenceError(
-            f"{spec.name} in {crystal.name}: about {units * atoms_per_unit:.0f} atoms for grains of {min_separation:g} Å; "
-            "allow more atoms, thinner grains or a narrower cell"
+            f"{spec.name} in {crystal.name}: about {units * atoms_per_unit:.0f} atoms for grains of "
+            f"{min_separation:g} Å; allow more atoms, thinner grains or a narrower cell"
         )
     if candidate is None:
         candidate = search(crystal, spec, max_area=max_area, max_strain=max_strain, keep=1)[0]
@@ -513,3 +514,102 @@ def _tile(framework: _Framework, first: int, second: int) -> _Framework:
         mobile_kind=np.tile(framework.mobile_kind, copies),
         removed=(framework.removed[0] * copies, framework.removed[1] * copies),
     )
+
+
+@dataclass(frozen=True)
+class BoundaryEnergy:
+    """γ = (E_cell - N e_bulk)/(2A), the mean of a cell's two boundaries, J/m².
+
+    standard_uncertainty: from the scatter of the bulk cells' energies per atom; nan where only one was given.
+    """
+
+    value: float
+    standard_uncertainty: float
+    area: float
+    atoms: int
+
+
+def relaxed_energy(
+    atoms: Atoms, calculator: Any, *, fmax: float | None = None, steps: int = 300
+) -> tuple[float, Atoms]:
+    """Potential energy (eV) and structure after moving the atoms downhill (FIRE, fixed cell) until fmax (eV/Å).
+
+    Without `fmax` the energy of the structure as it is. At most `steps` steps; the structure reached is returned.
+    """
+    from ase.optimize import FIRE
+
+    moved = atoms.copy()
+    moved.calc = calculator
+    if fmax is not None:
+        FIRE(moved, logfile=None).run(fmax=fmax, steps=steps)
+    energy = float(moved.get_potential_energy())
+    if not math.isfinite(energy):
+        raise GeometryError("the calculator's energy is not finite; the structure has fallen apart")
+    moved.calc = None
+    return energy, moved
+
+
+def boundary_energy(
+    boundary: Atoms, bulk: Sequence[Atoms], calculator: Any, *, fmax: float | None = None, steps: int = 300
+) -> BoundaryEnergy:
+    """Energy per area of the boundaries of a cell made by `build`, against bulk cells of the same composition.
+
+    All structures are relaxed at fixed cell to `fmax` (eV/Å) where given. Give several bulk arrangements of a
+    disordered crystal: their mean is the reference, their scatter the uncertainty.
+
+    Raises CompositionError when a bulk cell's composition differs, InputError without bulk cells or area.
+    """
+    if not bulk:
+        raise InputError("bulk", len(bulk), "give at least one bulk cell of the same composition")
+    if "boundary_area" not in boundary.info:
+        raise InputError(
+            "boundary", boundary.get_chemical_formula(), "a cell made by atomistic.boundaries.build"
+        )
+    shares = _shares(boundary)
+    for cell in bulk:
+        other = _shares(cell)
+        if shares.keys() != other.keys() or any(abs(shares[s] - other[s]) > 1e-9 for s in shares):
+            raise CompositionError(
+                f"bulk {cell.get_chemical_formula()} and boundary {boundary.get_chemical_formula()} differ in "
+                "composition; choose bulk contents or a boundary cell that agree to the atom"
+            )
+    energies = [relaxed_energy(b, calculator, fmax=fmax, steps=steps)[0] / len(b) for b in bulk]
+    total, _ = relaxed_energy(boundary, calculator, fmax=fmax, steps=steps)
+    area = float(boundary.info["boundary_area"])
+    to_si = ELEMENTARY_CHARGE * 1e20 / (2 * area)
+    spread = float(np.std(energies, ddof=1)) / math.sqrt(len(energies)) if len(energies) > 1 else math.nan
+    value = (total - len(boundary) * float(np.mean(energies))) * to_si
+    return BoundaryEnergy(value, spread * len(boundary) * to_si, area, len(boundary))
+
+
+def _shares(atoms: Atoms) -> dict[str, float]:
+    symbols = atoms.get_chemical_symbols()
+    return {s: symbols.count(s) / len(symbols) for s in sorted(set(symbols))}
+
+
+def rank(
+    crystal: Crystal,
+    boundary: str | BoundarySpec,
+    candidates: Sequence[Candidate],
+    bulk: Sequence[Atoms],
+    calculator: Any,
+    *,
+    rng: np.random.Generator,
+    arrangements: int = 1,
+    fmax: float | None = 0.1,
+    steps: int = 200,
+    **build_options: Any,
+) -> list[tuple[BoundaryEnergy, Candidate, Atoms]]:
+    """Candidates built, relaxed with an ASE calculator and sorted by boundary energy, lowest first.
+
+    Each candidate is decorated `arrangements` times and its best kept. `build_options` go to `build`.
+    """
+    found = []
+    for candidate in candidates:
+        trials = []
+        for _ in range(arrangements):
+            atoms = build(crystal, boundary, rng=rng, candidate=candidate, **build_options)
+            _, relaxed = relaxed_energy(atoms, calculator, fmax=fmax, steps=steps)
+            trials.append((boundary_energy(relaxed, bulk, calculator), candidate, relaxed))
+        found.append(min(trials, key=lambda t: t[0].value))
+    return sorted(found, key=lambda t: t[0].value)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from atomistic.errors import CoincidenceError, InputError
 
@@ -146,9 +146,9 @@ class BoundarySpec:
         return self.is_tilt and self.plane_2 is None and twin == self.sigma
 
 
-def rotation(axis: Sequence[float], angle: float) -> Floats:
+def rotation(axis: ArrayLike, angle: float) -> Floats:
     """Rotation matrix (3, 3) about `axis` by `angle` (rad), right-handed."""
-    x, y, z = np.asarray(axis, dtype=float) / np.linalg.norm(axis)
+    x, y, z = np.asarray(axis, dtype=float) / np.linalg.norm(np.asarray(axis, dtype=float))
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     matrix: Floats = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
     return matrix
@@ -399,8 +399,8 @@ def _align(turn: Floats, second: Floats, normal: Floats) -> Floats:
 
 
 def _any_in_plane(normal: Floats) -> Floats:
-    basis, _ = plane_lattice(np.eye(3), normal)
-    return basis[0]
+    first: Floats = plane_lattice(np.eye(3), normal)[0][0]
+    return first
 
 
 def _tilt_angle(spec: BoundarySpec, turn: Floats) -> float:
@@ -432,7 +432,8 @@ def _common_cell(
     cell, own, other = match
     if np.linalg.det(cell) < 0:
         cell, own, other = cell[::-1], own[::-1], other[::-1]
-    deformation_1, deformation_2 = np.linalg.solve(own, cell), np.linalg.solve(other, cell)
+    deformation_1: Floats = np.linalg.solve(own, cell).astype(float)
+    deformation_2: Floats = np.linalg.solve(other, cell).astype(float)
     stretch = [float(np.linalg.norm(d - np.eye(2), 2)) for d in (deformation_1, deformation_2)]
     return Coincidence(
         frame_1, frame_2, cell, deformation_1, deformation_2, max(stretch), spacing_1, spacing_2,
