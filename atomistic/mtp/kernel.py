@@ -2,6 +2,8 @@
 
 Per atom: Chebyshev radial functions of all neighbours, monomials of their unit vectors, basic moments as dot products
 over the neighbours, products of moments, and the reverse of all of it for the gradient. No distance is clamped.
+
+Loops over neighbours write one array each: the compiler gives up on vectors where too many could overlap.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from atomistic.mtp.neighbours import (
     build_list,
     compiled,
     complete_cell,
+    inlined,
 )
 from atomistic.mtp.potential import MTPotential
 
@@ -50,7 +53,9 @@ class Model(NamedTuple):
 
     coefficients: the radial ones with the polynomials padded by zeros to a multiple of four;
     basics: (basic moments, 2) mu and monomial, ordered by monomial; position: their indices among the moments;
-    group: where each monomial's basics begin; parent, axis: each monomial is one coordinate times its parent;
+    group: where each monomial's basics begin; by_mu, mu_group: the same by mu;
+    parent, axis: each monomial is one coordinate times its parent; children, child_group: the other way round;
+    by_axis, axis_group: monomials ordered by axis, without the first;
     times: left, right, out; factor: of each product; core: (species, species, 4), see RepulsiveCore.table.
     """
 
@@ -65,8 +70,14 @@ class Model(NamedTuple):
     basics: IntArray
     position: IntArray
     group: IntArray
+    by_mu: IntArray
+    mu_group: IntArray
     parent: IntArray
     axis: IntArray
+    children: IntArray
+    child_group: IntArray
+    by_axis: IntArray
+    axis_group: IntArray
     times: IntArray
     factor: FloatArray
     n_moments: int
@@ -126,6 +137,10 @@ def build_model(potential: MTPotential, core: RepulsiveCore | None = None) -> Mo
     coefficients[..., :size] = potential.radial_coefficients
     parent, axis, of_basic = _monomials(potential.alpha_index_basic)
     order = np.argsort(of_basic, kind="stable")
+    mu = potential.alpha_index_basic[order, 0]
+    by_mu = np.argsort(mu, kind="stable")
+    children = 1 + np.argsort(parent[1:], kind="stable")
+    by_axis = 1 + np.argsort(axis[1:], kind="stable")
     times = potential.alpha_index_times
     return Model(
         cutoff=potential.cutoff,
@@ -136,11 +151,17 @@ def build_model(potential: MTPotential, core: RepulsiveCore | None = None) -> Mo
         species_energy=potential.species_coefficients.copy(),
         xi=potential.moment_coefficients.copy(),
         mapping=potential.alpha_moment_mapping.copy(),
-        basics=np.stack([potential.alpha_index_basic[order, 0], of_basic[order]], axis=1),
+        basics=np.stack([mu, of_basic[order]], axis=1),
         position=order.astype(np.int64),
         group=np.searchsorted(of_basic[order], np.arange(len(parent) + 1)).astype(np.int64),
+        by_mu=by_mu.astype(np.int64),
+        mu_group=np.searchsorted(mu[by_mu], np.arange(potential.radial_function_count + 1)).astype(np.int64),
         parent=parent,
         axis=axis,
+        children=children.astype(np.int64),
+        child_group=np.searchsorted(parent[children], np.arange(len(parent) + 1)).astype(np.int64),
+        by_axis=by_axis.astype(np.int64),
+        axis_group=np.searchsorted(axis[by_axis], np.arange(4)).astype(np.int64),
         times=np.ascontiguousarray(times[:, (0, 1, 3)]),
         factor=times[:, 2].astype(np.float64),
         n_moments=potential.moment_count,
@@ -157,29 +178,37 @@ def _workspace(model: Any, longest: Any) -> Any:
         model.coefficients.shape[3],
     )
     # Room for the padding of every type to 8 and of the whole to 32.
-    room = longest + 8 * n_species + 32
+    room = (longest + 8 * n_species + 39) // 8 * 8
     return Work(
-        np.empty((3, room)),
-        np.empty(room),
+        _aligned(3, room),
+        _aligned(1, room)[0],
         np.empty(room, np.int32),
         np.zeros(n_species + 1, np.int64),
-        np.empty((size, room)),
-        np.empty((size, room)),
-        np.empty((n_functions, room)),
-        np.empty((n_functions, room)),
-        np.empty((model.parent.size, room)),
-        np.empty((model.parent.size, room)),
-        np.empty(room),
-        np.empty((3, room)),
+        _aligned(size, room),
+        _aligned(size, room),
+        _aligned(n_functions, room),
+        _aligned(n_functions, room),
+        _aligned(model.parent.size, room),
+        _aligned(model.parent.size, room),
+        _aligned(1, room)[0],
+        _aligned(3, room),
         np.empty(model.n_moments),
         np.empty(model.n_moments),
     )
 
 
 @compiled
-def _pad(count: Any, multiple: Any, squared: Any, work: Any) -> Any:
+def _aligned(rows: Any, room: Any) -> Any:
+    """An array (rows, room) that begins on a cache line."""
+    raw = np.empty(rows * room + 8)
+    offset = (-(raw.ctypes.data // 8)) % 8
+    return raw[offset : offset + rows * room].reshape(rows, room)
+
+
+@inlined
+def _pad(count: Any, mask: Any, squared: Any, work: Any) -> Any:
     """Fills up with neighbours on the cutoff, which contribute nothing, so that vector loops leave no rest."""
-    while count % multiple:
+    while count & mask:
         work.unit[0, count] = 0.0
         work.unit[1, count] = 0.0
         work.unit[2, count] = 0.0
@@ -189,7 +218,7 @@ def _pad(count: Any, multiple: Any, squared: Any, work: Any) -> Any:
     return count
 
 
-@compiled
+@inlined
 def _gather(i: Any, x: Any, types: Any, start: Any, neighbours: Any, cutoff: Any, work: Any) -> Any:
     """Neighbours of atom i inside the cutoff: vectors, squared distances, indices, where each type begins."""
     unit, r, near, bound = work.unit, work.r, work.near, work.bound
@@ -200,54 +229,56 @@ def _gather(i: Any, x: Any, types: Any, start: Any, neighbours: Any, cutoff: Any
     xi, yi, zi = x[i, 0], x[i, 1], x[i, 2]
     for index in range(start[i], start[i + 1]):
         j = neighbours[index]
+        if current < types[j]:
+            count = _pad(count, 7, limit, work)
+            while current < types[j]:
+                current += 1
+                bound[current] = count
         dx = x[j, 0] - xi
         dy = x[j, 1] - yi
         dz = x[j, 2] - zi
         squared = dx * dx + dy * dy + dz * dz
-        if squared < limit:
-            if current < types[j]:
-                count = _pad(count, 8, limit, work)
-                while current < types[j]:
-                    current += 1
-                    bound[current] = count
-            unit[0, count] = dx
-            unit[1, count] = dy
-            unit[2, count] = dz
-            r[count] = squared
-            near[count] = j
-            count += 1
-    count = _pad(count, 32, limit, work)
+        unit[0, count] = dx
+        unit[1, count] = dy
+        unit[2, count] = dz
+        r[count] = squared
+        near[count] = j
+        # No branch: which candidates are inside cannot be predicted.
+        count += 1 if squared < limit else 0
+    count = _pad(count, 31, limit, work)
     while current < bound.size - 1:
         current += 1
         bound[current] = count
     return count
 
 
-@compiled
+@inlined
 def _radial(count: Any, model: Any, coefficients: Any, work: Any) -> Any:
     """Distances and unit vectors; smoothed Chebyshev polynomials t and radial functions f with derivatives."""
     unit, r, t, dt, f, df, bound = work.unit, work.r, work.t, work.dt, work.f, work.df, work.bound
+    along = work.along
     cutoff, low, scaling = model.cutoff, model.low, model.scaling
     slope = 2.0 / (cutoff - low)
     for k in range(count):
-        distance = math.sqrt(r[k])
-        inverse = 1.0 / distance
-        r[k] = distance
-        unit[0, k] *= inverse
-        unit[1, k] *= inverse
-        unit[2, k] *= inverse
-        away = cutoff - distance
-        xi = slope * (distance - low) - 1.0
-        t0 = scaling * away * away
-        dt0 = -2.0 * scaling * away
-        t[0, k] = t0
-        dt[0, k] = dt0
-        t[1, k] = xi * t0
-        dt[1, k] = slope * t0 + xi * dt0
+        r[k] = math.sqrt(r[k])
+    for k in range(count):
+        along[k] = 1.0 / r[k]
+    for a in range(3):
+        for k in range(count):
+            unit[a, k] *= along[k]
+    for k in range(count):
+        t[0, k] = scaling * (cutoff - r[k]) * (cutoff - r[k])
+    for k in range(count):
+        dt[0, k] = -2.0 * scaling * (cutoff - r[k])
+    for k in range(count):
+        t[1, k] = (slope * (r[k] - low) - 1.0) * t[0, k]
+    for k in range(count):
+        dt[1, k] = slope * t[0, k] + (slope * (r[k] - low) - 1.0) * dt[0, k]
     for n in range(2, model.size):
         for k in range(count):
+            t[n, k] = 2.0 * (slope * (r[k] - low) - 1.0) * t[n - 1, k] - t[n - 2, k]
+        for k in range(count):
             xi = slope * (r[k] - low) - 1.0
-            t[n, k] = 2.0 * xi * t[n - 1, k] - t[n - 2, k]
             dt[n, k] = 2.0 * (slope * t[n - 1, k] + xi * dt[n - 1, k]) - dt[n - 2, k]
     for n in range(model.size, t.shape[0]):
         for k in range(count):
@@ -262,15 +293,17 @@ def _radial(count: Any, model: Any, coefficients: Any, work: Any) -> Any:
             c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
             for k in range(first, last):
                 f[mu, k] = c0 * t[0, k] + c1 * t[1, k] + c2 * t[2, k] + c3 * t[3, k]
+            for k in range(first, last):
                 df[mu, k] = c0 * dt[0, k] + c1 * dt[1, k] + c2 * dt[2, k] + c3 * dt[3, k]
             for n in range(4, t.shape[0], 4):
                 c0, c1, c2, c3 = c[n], c[n + 1], c[n + 2], c[n + 3]
                 for k in range(first, last):
                     f[mu, k] += c0 * t[n, k] + c1 * t[n + 1, k] + c2 * t[n + 2, k] + c3 * t[n + 3, k]
+                for k in range(first, last):
                     df[mu, k] += c0 * dt[n, k] + c1 * dt[n + 1, k] + c2 * dt[n + 2, k] + c3 * dt[n + 3, k]
 
 
-@compiled
+@inlined
 def _moments(count: Any, model: Any, work: Any) -> Any:
     """Monomials of the neighbours and all moments of one atom."""
     unit, f, mono, m = work.unit, work.f, work.mono, work.m
@@ -281,19 +314,35 @@ def _moments(count: Any, model: Any, work: Any) -> Any:
         up, a = parent[p], axis[p]
         for k in range(count):
             mono[p, k] = mono[up, k] * unit[a, k]
-    for b in range(basics.shape[0]):
-        mu, p = basics[b, 0], basics[b, 1]
-        total = 0.0
-        for k in range(count):
-            total += f[mu, k] * mono[p, k]
-        m[position[b]] = total
+    by_mu, mu_group = model.by_mu, model.mu_group
+    for mu in range(f.shape[0]):
+        q, end = mu_group[mu], mu_group[mu + 1]
+        while q + 3 < end:
+            b0, b1, b2, b3 = by_mu[q], by_mu[q + 1], by_mu[q + 2], by_mu[q + 3]
+            p0, p1, p2, p3 = basics[b0, 1], basics[b1, 1], basics[b2, 1], basics[b3, 1]
+            s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+            for k in range(count):
+                s0 += f[mu, k] * mono[p0, k]
+                s1 += f[mu, k] * mono[p1, k]
+                s2 += f[mu, k] * mono[p2, k]
+                s3 += f[mu, k] * mono[p3, k]
+            m[position[b0]], m[position[b1]], m[position[b2]], m[position[b3]] = s0, s1, s2, s3
+            q += 4
+        while q < end:
+            b0 = by_mu[q]
+            p0 = basics[b0, 1]
+            s0 = 0.0
+            for k in range(count):
+                s0 += f[mu, k] * mono[p0, k]
+            m[position[b0]] = s0
+            q += 1
     m[basics.shape[0] :] = 0.0
     times, factor = model.times, model.factor
     for row in range(times.shape[0]):
         m[times[row, 2]] += factor[row] * m[times[row, 0]] * m[times[row, 1]]
 
 
-@compiled
+@inlined
 def _moment_gradient(model: Any, work: Any) -> Any:
     """Derivatives d of the site energy with respect to every moment."""
     m, d, times, factor, mapping = work.m, work.d, model.times, model.factor, model.mapping
@@ -308,55 +357,97 @@ def _moment_gradient(model: Any, work: Any) -> Any:
         d[right] += g * m[left]
 
 
-@compiled
+@inlined
 def _pair_gradient(count: Any, model: Any, work: Any) -> Any:
     """g (3, neighbours): derivative of the site energy with respect to each neighbour's position."""
     unit, r, f, df, mono, d = work.unit, work.r, work.f, work.df, work.mono, work.d
     back, along, g = work.back, work.along, work.g
     group, basics, position = model.group, model.basics, model.position
-    for k in range(count):
-        along[k] = 0.0
-        g[0, k] = 0.0
-        g[1, k] = 0.0
-        g[2, k] = 0.0
-    for p in range(model.parent.size):
-        for k in range(count):
-            back[p, k] = 0.0
-    for p in range(model.parent.size - 1, 0, -1):
-        up, a = model.parent[p], model.axis[p]
+    for p in range(model.parent.size - 1, -1, -1):
         b, end = group[p], group[p + 1]
-        while b + 1 < end:
-            mu, nu = basics[b, 0], basics[b + 1, 0]
-            first, second = d[position[b]], d[position[b + 1]]
-            for k in range(count):
-                back[p, k] += first * f[mu, k] + second * f[nu, k]
-                along[k] += (first * df[mu, k] + second * df[nu, k]) * mono[p, k]
-            b += 2
-        if b < end:
+        if b == end:
+            back[p, :count] = 0.0
+        elif b + 1 == end:
             mu, first = basics[b, 0], d[position[b]]
             for k in range(count):
-                along[k] += first * df[mu, k] * mono[p, k]
-                total = back[p, k] + first * f[mu, k]
-                g[a, k] += total * mono[up, k]
-                back[up, k] += total * unit[a, k]
+                back[p, k] = first * f[mu, k]
         else:
+            mu, first = basics[b, 0], d[position[b]]
+            nu, second = basics[b + 1, 0], d[position[b + 1]]
             for k in range(count):
-                g[a, k] += back[p, k] * mono[up, k]
-                back[up, k] += back[p, k] * unit[a, k]
-    for b in range(group[0], group[1]):
-        mu, first = basics[b, 0], d[position[b]]
-        for k in range(count):
-            along[k] += first * df[mu, k]
+                back[p, k] = first * f[mu, k] + second * f[nu, k]
+        for row in range(b + 2, end):
+            mu, first = basics[row, 0], d[position[row]]
+            for k in range(count):
+                back[p, k] += first * f[mu, k]
+        c, end = model.child_group[p], model.child_group[p + 1]
+        if c + 3 == end:
+            p0, p1, p2 = model.children[c], model.children[c + 1], model.children[c + 2]
+            a0, a1, a2 = model.axis[p0], model.axis[p1], model.axis[p2]
+            for k in range(count):
+                back[p, k] += (
+                    back[p0, k] * unit[a0, k] + back[p1, k] * unit[a1, k] + back[p2, k] * unit[a2, k]
+                )
+        elif c + 2 == end:
+            p0, p1 = model.children[c], model.children[c + 1]
+            a0, a1 = model.axis[p0], model.axis[p1]
+            for k in range(count):
+                back[p, k] += back[p0, k] * unit[a0, k] + back[p1, k] * unit[a1, k]
+        elif c + 1 == end:
+            p0 = model.children[c]
+            a0 = model.axis[p0]
+            for k in range(count):
+                back[p, k] += back[p0, k] * unit[a0, k]
+    by_axis, axis_group, parent = model.by_axis, model.axis_group, model.parent
+    for a in range(3):
+        q, end = axis_group[a], axis_group[a + 1]
+        g[a, :count] = 0.0
+        while q + 3 < end:
+            p0, p1, p2, p3 = by_axis[q], by_axis[q + 1], by_axis[q + 2], by_axis[q + 3]
+            u0, u1, u2, u3 = parent[p0], parent[p1], parent[p2], parent[p3]
+            for k in range(count):
+                g[a, k] += (
+                    back[p0, k] * mono[u0, k]
+                    + back[p1, k] * mono[u1, k]
+                    + back[p2, k] * mono[u2, k]
+                    + back[p3, k] * mono[u3, k]
+                )
+            q += 4
+        while q < end:
+            p0 = by_axis[q]
+            u0 = parent[p0]
+            for k in range(count):
+                g[a, k] += back[p0, k] * mono[u0, k]
+            q += 1
+    along[:count] = 0.0
+    by_mu, mu_group = model.by_mu, model.mu_group
+    for mu in range(f.shape[0]):
+        q, end = mu_group[mu], mu_group[mu + 1]
+        while q + 3 < end:
+            b0, b1, b2, b3 = by_mu[q], by_mu[q + 1], by_mu[q + 2], by_mu[q + 3]
+            p0, p1, p2, p3 = basics[b0, 1], basics[b1, 1], basics[b2, 1], basics[b3, 1]
+            d0, d1, d2, d3 = d[position[b0]], d[position[b1]], d[position[b2]], d[position[b3]]
+            for k in range(count):
+                along[k] += df[mu, k] * (
+                    d0 * mono[p0, k] + d1 * mono[p1, k] + d2 * mono[p2, k] + d3 * mono[p3, k]
+                )
+            q += 4
+        while q < end:
+            b0 = by_mu[q]
+            p0, d0 = basics[b0, 1], d[position[b0]]
+            for k in range(count):
+                along[k] += df[mu, k] * d0 * mono[p0, k]
+            q += 1
     for k in range(count):
-        inverse = 1.0 / r[k]
-        dot = unit[0, k] * g[0, k] + unit[1, k] * g[1, k] + unit[2, k] * g[2, k]
-        shift = along[k] - dot * inverse
-        g[0, k] = g[0, k] * inverse + shift * unit[0, k]
-        g[1, k] = g[1, k] * inverse + shift * unit[1, k]
-        g[2, k] = g[2, k] * inverse + shift * unit[2, k]
+        back[0, k] = 1.0 / r[k]
+    for k in range(count):
+        along[k] -= (unit[0, k] * g[0, k] + unit[1, k] * g[1, k] + unit[2, k] * g[2, k]) * back[0, k]
+    for a in range(3):
+        for k in range(count):
+            g[a, k] = g[a, k] * back[0, k] + along[k] * unit[a, k]
 
 
-@compiled
+@inlined
 def _add_core(zi: Any, count: Any, types: Any, model: Any, work: Any) -> Any:
     """Half the core energy of atom i with its neighbours; half its gradient goes to g."""
     energy = 0.0
@@ -511,12 +602,15 @@ class Evaluator:
         ):
             # Directions that are not periodic have no lattice to strain with.
             full = np.where(wraps[:, None], full, old.reference_cell)
-            followed = old.follow(x, full)
-            if old.valid(followed, full, cutoff):
-                return old, old.positions(followed, full)
-        self._list = build_list(x, full, wraps, z, self.potential.species_count, cutoff + self.skin)
+            followed = old.follow(x, full, cutoff)
+            if followed is not None:
+                return old, followed
+        new = build_list(x, full, wraps, z, self.potential.species_count, cutoff + self.skin)
+        self._list = new
         self.builds += 1
-        return self._list, self._list.positions(self._list.follow(x, full), full)
+        followed = new.follow(x, full, 0.0)
+        assert followed is not None
+        return new, followed
 
     def evaluate(
         self,

@@ -29,6 +29,12 @@ def compiled(function: Function) -> Function:
     return cast(Function, numba.njit(cache=True, fastmath=flags, error_model="numpy")(function))
 
 
+def inlined(function: Function) -> Function:
+    """`compiled`, but dissolved in its caller: passing many arrays per atom would cost more than the work."""
+    flags = {"reassoc", "contract", "arcp", "nsz"}
+    return cast(Function, numba.njit(fastmath=flags, error_model="numpy", inline="always")(function))
+
+
 @dataclass(frozen=True)
 class NeighbourList:
     """Full list: neighbours of atom i are `neighbours[start[i]:start[i+1]]`, ordered by type.
@@ -44,26 +50,35 @@ class NeighbourList:
     types: IntArray
     reference_positions: FloatArray
     reference_cell: FloatArray
+    inverse_cell: FloatArray
     periodic: npt.NDArray[np.bool_]
     reach: float
 
-    def positions(self, positions: FloatArray, cell: FloatArray) -> FloatArray:
-        """Positions of atoms and images, (atoms + images, 3), angstrom."""
-        return positions[self.owner] + self.shift @ cell
+    def follow(self, positions: FloatArray, cell: FloatArray, cutoff: float) -> FloatArray | None:
+        """Positions of atoms and images, (atoms + images, 3), or None where the list may miss a pair by now.
 
-    def follow(self, positions: FloatArray, cell: FloatArray) -> FloatArray:
-        """The same structure with every atom in the image nearest to where it was when the list was built."""
-        strained = self.reference_positions @ np.linalg.solve(self.reference_cell, cell)
-        steps = np.rint(np.linalg.solve(cell.T, (positions - strained).T)).T * self.periodic
-        return positions - steps @ cell if steps.any() else positions
-
-    def valid(self, positions: FloatArray, cell: FloatArray, cutoff: float) -> bool:
-        """Whether no pair outside the list can have come within the cutoff (followed positions)."""
-        deformation = np.linalg.solve(self.reference_cell, cell)
-        smallest = 1.0 if np.array_equal(cell, self.reference_cell) else np.linalg.svd(deformation)[1].min()
-        moved = positions - self.reference_positions @ deformation
-        largest = float(np.sqrt(np.einsum("ij,ij->i", moved, moved).max(initial=0.0)))
-        return bool(smallest * self.reach - 2.0 * largest >= cutoff)
+        Every atom is taken in the periodic image nearest to where it was when the list was built. With the cell
+        deformed by F since then, pairs outside the list are at least sigma_min(F) reach - 2 max|u| apart.
+        """
+        deformation: FloatArray = np.eye(3)
+        inverse, smallest = self.inverse_cell, 1.0
+        if not np.array_equal(cell, self.reference_cell):
+            deformation = np.asarray(self.inverse_cell @ cell, dtype=np.float64)
+            inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
+            smallest = float(np.linalg.svd(deformation)[1].min())
+        out = np.empty((len(self.owner), 3))
+        largest = _follow(
+            positions,
+            self.reference_positions,
+            deformation,
+            inverse,
+            cell,
+            self.periodic,
+            self.owner,
+            self.shift,
+            out,
+        )
+        return out if smallest * self.reach - 2.0 * largest >= cutoff else None
 
 
 def complete_cell(cell: FloatArray, periodic: npt.NDArray[np.bool_], positions: FloatArray) -> FloatArray:
@@ -89,6 +104,50 @@ def complete_cell(cell: FloatArray, periodic: npt.NDArray[np.bool_], positions: 
         extent = np.ptp(positions @ vector) if len(positions) else 0.0
         full[row] = vector * (extent + 1.0)
     return full
+
+
+@compiled
+def _follow(
+    positions: Any,
+    reference: Any,
+    deformation: Any,
+    inverse: Any,
+    cell: Any,
+    periodic: Any,
+    owner: Any,
+    shift: Any,
+    out: Any,
+) -> Any:
+    """Fills `out` with followed positions; returns the largest displacement."""
+    largest = 0.0
+    n = positions.shape[0]
+    for i in range(n):
+        for a in range(3):
+            out[i, a] = 0.0
+            for b in range(3):
+                out[i, a] += reference[i, b] * deformation[b, a]
+        x, y, z = positions[i, 0] - out[i, 0], positions[i, 1] - out[i, 1], positions[i, 2] - out[i, 2]
+        for a in range(3):
+            if periodic[a]:
+                step = np.rint(x * inverse[0, a] + y * inverse[1, a] + z * inverse[2, a])
+                if step != 0.0:
+                    x -= step * cell[a, 0]
+                    y -= step * cell[a, 1]
+                    z -= step * cell[a, 2]
+        squared = x * x + y * y + z * z
+        out[i, 0] += x
+        out[i, 1] += y
+        out[i, 2] += z
+        largest = max(largest, squared)
+    for j in range(n, owner.size):
+        for a in range(3):
+            out[j, a] = (
+                out[owner[j], a]
+                + shift[j, 0] * cell[0, a]
+                + shift[j, 1] * cell[1, a]
+                + shift[j, 2] * cell[2, a]
+            )
+    return np.sqrt(largest)
 
 
 @compiled
@@ -190,7 +249,7 @@ def build_list(
     Raises GeometryError where the cell would need absurdly many images.
     """
     n = len(positions)
-    inverse = np.linalg.inv(cell)
+    inverse: FloatArray = np.asarray(np.linalg.inv(cell), dtype=np.float64)
     fraction = reach * np.linalg.norm(inverse, axis=0)
     scaled = positions @ inverse
     home = np.floor(scaled) * periodic
@@ -217,6 +276,7 @@ def build_list(
         all_types,
         positions.copy(),
         cell.copy(),
+        inverse,
         periodic.copy(),
         float(reach),
     )
