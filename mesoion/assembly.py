@@ -535,6 +535,17 @@ class Discretisation:
 
     # Electrodes ------------------------------------------------------------------------------------------------
 
+    def conductance(self, p: Profile, index: int = 0) -> Floats:
+        """Flux of a species along each edge over the step of eta across it, for small steps [ions/s per kT]."""
+        s = self._species[index]
+        k, m = self.edge_k, self.edge_l
+        eta, ln = p.eta[index], p.logarithm[index]
+        slope = physics.sedan_flux(eta[k], eta[m], ln[k], ln[m]).slope
+        if s.lattice:
+            theta = p.filling[index]
+            slope = slope * physics.mobility_factor(theta[k], theta[m], s.vacancy)[0]
+        return np.asarray(s.conductance * slope)
+
     def ampere(self) -> float:
         """Current density or current [A per m^(3-d)] of one ion a second in the scaled units."""
         return float(ELEMENTARY_CHARGE / NANOMETRE ** (3 - self.mesh.dimension))

@@ -14,13 +14,14 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from mesoion.errors import InputError
+from mesoion.errors import ConvergenceError, InputError
 from mesoion.linear_algebra import Factor, SparsePattern, sums
 from mesoion.solve import PNPSystem, State
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 _DECADES_PER_SHIFT, _MOST_SHIFTS = 2.2, 24
 # Bounds are evaluated at every frequency below this size, else where the residual peaks.
@@ -151,9 +152,13 @@ def impedance(
     scale = system.discretisation.ampere() / system.discretisation.thermal_voltage
     # Along a line a direct solve costs no more than the reduction, and is exact.
     if method == "reduced" or (method == "auto" and not network.pattern.banded):
-        reduced = _reduce_symmetric if network.symmetric else _reduce_biased
-        y, bound, n_solves = reduced(network, s, tolerance)
-        if method == "reduced" or float(bound.max()) <= tolerance:
+        reduce = _reduce_symmetric if network.symmetric else _reduce_biased
+        try:
+            y, bound, n_solves = reduce(network, s, tolerance)
+        except ConvergenceError:
+            if method == "reduced":
+                raise
+        else:
             return Spectrum(f, 1.0 / (y * scale), bound, "reduced", n_solves, unit)
     y = np.array([network.admittance(z) for z in s])
     return Spectrum(f, 1.0 / (y * scale), np.zeros(len(f)), "direct", len(f), unit)
@@ -271,43 +276,70 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
     omega = s.imag
     projection = _Projection(network)
     kept: _Factors = []
+    shifts: list[float] = []
     everywhere = network.pattern.n <= _SMALL
     diagonals = _diagonal(network)
 
-    def snapshot(shift: float) -> None:
-        factor = network.factor(shift)
+    def snapshot(shift: float, factor: Factor | _ConservingFactor) -> None:
         projection.add(factor.solve(network.b[0] + shift * network.b[1]))
-        kept.append((shift, factor))
-        if not everywhere:
-            del kept[:-2]
+        shifts.append(shift)
+        if everywhere:
+            kept.append((shift, factor))
+
+    def measure(at: Ints) -> tuple[Complexes, Complexes, Floats]:
+        """Y, residual and a cheap relative size of r^H P^-1 r, with the diagonal of P in its place."""
+        y, x = projection.solve(s[at])
+        residual = projection.residuals(s[at], x)
+        size = np.empty(len(at))
+        for i, r in enumerate(residual.T):
+            size[i] = ((r.real**2 + r.imag**2) / (diagonals[0] + omega[at[i]] * diagonals[1])).sum()
+        return y, residual, size / np.abs(y)
 
     for shift in _first_shifts(omega):
-        snapshot(float(shift))
-    n_solves = len(projection.snapshots)
+        snapshot(float(shift), network.factor(float(shift)))
+    n_solves = len(shifts)
+    every = np.arange(len(s))
     while True:
         projection.project()
-        y, x = projection.solve(s)
-        residual = projection.residuals(s, x)
-        # Cheap measure of r^H P^-1 r with the diagonal of P, to be calibrated by true bounds.
-        measure = (
-            np.abs(residual) ** 2 / (diagonals[0][:, np.newaxis] + omega * diagonals[1][:, np.newaxis])
-        ).sum(axis=0) / np.abs(y)
         if everywhere:
+            y, residual, _ = measure(every)
             bound = _bounds(residual, omega, kept) / np.abs(y)
             worst = int(np.argmax(bound))
+            factor = None
         else:
-            worst = int(np.argmax(measure))
+            # The error peaks between the shifts: look there, and calibrate by the true bound at the worst place.
+            some = _between_shifts(omega, shifts)
+            y, residual, size = measure(some)
+            i = int(np.argmax(size))
+            worst = int(some[i])
             factor = network.factor(float(omega[worst]))
             n_solves += 1
-            true = float(_bounds(residual[:, [worst]], omega[[worst]], [(float(omega[worst]), factor)])[0])
-            bound = measure * (true / np.abs(y[worst]) / measure[worst])
-        if float(bound.max()) <= tolerance or len(projection.snapshots) >= _MOST_SHIFTS:
+            true = float(_bounds(residual[:, [i]], omega[[worst]], [(float(omega[worst]), factor)])[0])
+            calibration = true / np.abs(y[i]) / size[i]
+            if true / np.abs(y[i]) <= tolerance:
+                y, _, size = measure(every)
+            bound = size * calibration
+        done = float(bound.max()) <= tolerance and len(bound) == len(s)
+        if done:
             return y, bound, n_solves
-        if everywhere:
-            snapshot(_between(omega[worst], kept))
+        if len(shifts) >= _MOST_SHIFTS:
+            raise ConvergenceError(
+                f"the reduced model still errs by {bound.max():.1g} after {n_solves} factorisations; use method "
+                '"direct" or a larger tolerance',
+                at=f"{omega[worst] / (2.0 * np.pi):.3g} Hz",
+            )
+        shift = float(omega[worst]) if factor is not None else _between(omega[worst], kept)
+        if factor is None:
+            factor = network.factor(shift)
             n_solves += 1
-        else:
-            projection.add(factor.solve(network.b[0] + omega[worst] * network.b[1]))
+        snapshot(shift, factor)
+
+
+def _between_shifts(omega: Floats, shifts: list[float]) -> Ints:
+    """Indices of the frequencies at both ends and nearest to the middle between neighbouring shifts."""
+    places = np.sort(np.log(np.r_[omega.min(), shifts, omega.max()]))
+    middles = np.r_[places[0], 0.5 * (places[1:] + places[:-1]), places[-1]]
+    return np.unique(np.argmin(np.abs(np.log(omega)[:, np.newaxis] - middles), axis=0))
 
 
 def _between(omega: float, kept: _Factors) -> float:
@@ -376,8 +408,14 @@ def _reduce_biased(network: _Network, s: Complexes, tolerance: float) -> tuple[C
         effectivity = max(e / max(measure[i], 1e-300) for e, i in zip(errors, checked, strict=True))
         bound = np.asarray(measure * effectivity)
         worst = max(float(bound.max()), float(errors.max()))
-        if worst <= tolerance or 2 * n_solves >= min(len(s), 4 * _MOST_SHIFTS):
-            return y, np.maximum(bound, errors.max() if worst > tolerance else 0.0), n_solves
+        if worst <= tolerance:
+            return y, bound, n_solves
+        if 2 * n_solves >= min(len(s), 4 * _MOST_SHIFTS):
+            raise ConvergenceError(
+                f"the reduced model of the biased state still errs by {worst:.1g} after {n_solves} factorisations; "
+                'use method "direct" or a larger tolerance',
+                at=f"{omega[int(np.argmax(bound))] / (2.0 * np.pi):.3g} Hz",
+            )
         snapshot(float(omega[int(np.argmax(bound))]))
         n_solves += 1
 

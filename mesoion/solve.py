@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 _LARGEST_STEP = 5.0
 # A quadratically converging update of this size leaves an error at round-off [kT/e].
 _LAST_UPDATE = 1e-8
+# Updates below this [kT/e] may use the Jacobian of the step before.
+_REUSE_BELOW = 0.3
 _SMALLEST_BIAS_FRACTION = 1.0 / 64.0
 # Change of the potential's curvature over one cell [kT/e], square root: cells over Debye length.
 _WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.0, 2.5
@@ -163,48 +165,24 @@ class PNPSystem:
     def _newton(self, u: Floats, v: Floats, totals: Floats, tolerance: float) -> Floats:
         d = self.discretisation
         span = float(np.ptp(v)) if len(v) else 0.0
-        previous = np.inf
+        previous, size = np.inf, np.inf
+        step: _SteadyStep | None = None
         for _ in range(60 + int(span)):
             lin = d.linearise(u, v)
-            delta = self._steady_update(lin, totals)
-            size = float(np.abs(delta).max())
+            # Where factors are dear, keep them as long as each update shrinks tenfold.
+            keep = step is not None and not d.pattern.banded and size < min(0.1 * previous, _REUSE_BELOW)
+            if step is None or not keep:
+                step = _SteadyStep(self, lin)
+            delta = step.update(lin, totals)
+            previous, size = size, float(np.abs(delta).max())
             if not np.isfinite(size):
                 raise NewtonFailure("an update is not finite")
             u = u + delta * min(1.0, _LARGEST_STEP / size) if size > 0.0 else u
-            # Round-off can hold updates above a very small tolerance: accept once they no longer shrink.
-            if size < tolerance or (size < 1e3 * tolerance and size > 0.5 * previous):
+            # A kept Jacobian converges linearly and has to go further; round-off can hold updates above that.
+            enough = 1e-3 * tolerance if keep else tolerance
+            if size < enough or (size < tolerance and size > 0.5 * previous):
                 return u
-            previous = size
         raise NewtonFailure(f"the last Newton update is {size:.2g} kT/e")
-
-    def _steady_update(self, lin: Linearisation, totals: Floats) -> Floats:
-        d, pattern = self.discretisation, self.discretisation.pattern
-        try:
-            if not any(d.blocked):
-                return np.asarray(pattern.factor(lin.jacobian).solve(-lin.residual))
-            # Blocked species leave their total free: pin one eta each, then choose it to conserve the total.
-            data = lin.jacobian.copy()
-            rhs = np.zeros((d.n_unknowns, 1 + sum(d.blocked)))
-            rhs[:, 0] = -lin.residual
-            constraints: list[Floats] = []
-            excess: list[float] = []
-            for s in np.flatnonzero(d.blocked):
-                dofs = d.dof[: d.n_cells, 1 + s]
-                pin = int(dofs[self.pinned_cells[s]])
-                data[pattern.rows == pin] = 0.0
-                data[(pattern.rows == pin) & (pattern.columns == pin)] = 1.0
-                rhs[pin, 0], rhs[pin, 1 + len(excess)] = 0.0, 1.0
-                own = np.zeros(d.n_unknowns, dtype=bool)
-                own[dofs] = True
-                weights = lin.capacity * own[pattern.rows]
-                constraints.append(sums(pattern.columns, weights, d.n_unknowns))
-                excess.append(lin.storage[dofs].sum() - totals[s])
-            x = pattern.factor(data).solve(rhs)
-            rows = np.array(constraints)
-            shift = np.linalg.solve(rows @ x[:, 1:], -np.array(excess) - rows @ x[:, 0])
-            return np.asarray(x[:, 0] + x[:, 1:] @ shift)
-        except (ZeroDivisionError, np.linalg.LinAlgError) as error:
-            raise NewtonFailure("the Jacobian is singular") from error
 
     @cached_property
     def pinned_cells(self) -> list[int]:
@@ -298,6 +276,59 @@ class PNPSystem:
 
     def _describe(self, v: Floats) -> str:
         return ", ".join(f"{name} = {x:.4g} V" for name, x in self._named(v).items())
+
+
+class _SteadyStep:
+    """Newton steps towards a steady state with one factorised Jacobian.
+
+    The total of a species that no electrode passes is free in the equations: one eta of each is pinned, then chosen
+    to conserve the total.
+    """
+
+    def __init__(self, system: PNPSystem, lin: Linearisation) -> None:
+        d = self._d = system.discretisation
+        pattern = d.pattern
+        self._blocked = np.flatnonzero(d.blocked)
+        self._dofs = [d.dof[: d.n_cells, 1 + s] for s in self._blocked]
+        self._pins = [
+            int(dofs[system.pinned_cells[s]]) for s, dofs in zip(self._blocked, self._dofs, strict=True)
+        ]
+        try:
+            if not self._pins:
+                self._factor = pattern.factor(lin.jacobian)
+                return
+            data = lin.jacobian.copy()
+            rows = []
+            for pin, dofs in zip(self._pins, self._dofs, strict=True):
+                in_row = pattern.rows == pin
+                data[in_row] = 0.0
+                data[in_row & (pattern.columns == pin)] = 1.0
+                own = np.zeros(d.n_unknowns)
+                own[dofs] = 1.0
+                rows.append(sums(pattern.columns, lin.capacity * own[pattern.rows], d.n_unknowns))
+            self._factor = pattern.factor(data)
+        except ZeroDivisionError as error:
+            raise NewtonFailure("the Jacobian is singular") from error
+        units = np.zeros((d.n_unknowns, len(self._pins)))
+        units[self._pins, np.arange(len(self._pins))] = 1.0
+        self._response = self._factor.solve(units)
+        self._rows = np.array(rows)
+
+    def update(self, lin: Linearisation, totals: Floats) -> Floats:
+        """The step for the residual in `lin`; raises NewtonFailure where nothing stores a blocked species."""
+        if not self._pins:
+            return np.asarray(self._factor.solve(-lin.residual))
+        rhs = -lin.residual
+        rhs[self._pins] = 0.0
+        x = self._factor.solve(rhs)
+        excess = [
+            lin.storage[dofs].sum() - totals[s] for s, dofs in zip(self._blocked, self._dofs, strict=True)
+        ]
+        try:
+            shift = np.linalg.solve(self._rows @ self._response, -np.array(excess) - self._rows @ x)
+        except np.linalg.LinAlgError as error:
+            raise NewtonFailure("nothing stores a species that no electrode passes") from error
+        return np.asarray(x + self._response @ shift)
 
 
 @dataclass(frozen=True, eq=False)
