@@ -140,7 +140,8 @@ def test_excess_impedance_is_an_arc_that_starts_at_r():
     b = solve_bicrystal(*phases(50.0, segregation=8.0))
     z = b.excess_impedance(np.logspace(-2, 11, 40))
     np.testing.assert_allclose(z[0].real, b.excess_resistance, rtol=1e-7)
-    arc = np.abs(z) > 0.01 * abs(z[0])
+    # Above the grain's own relaxation the better conductor dissipates more, and the excess turns negative.
+    arc = np.abs(z) > 0.1 * abs(z[0])
     assert 10 < arc.sum() < 40
     assert np.all(z[arc].real > 0.0)
     assert np.all(z[arc].imag < 0.0)
