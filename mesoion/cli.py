@@ -84,6 +84,79 @@ def sweep(
     _report_outcome(outcome.path, outcome.from_cache)
 
 
+Boundaries = Annotated[
+    list[str],
+    typer.Option("--boundary", metavar="NAME=VALUE[:FRACTION]", help="A boundary type; repeatable."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the random generator.")]
+
+
+@app.command()
+def pellet(
+    boundary: Boundaries = ["general=2 nm"],  # noqa: B006
+    grains: Annotated[int, typer.Option(min=2, help="Number of grains.")] = 50,
+    grain_size: Annotated[str, typer.Option(help="Mean grain size.")] = "200 nm",
+    spread: Annotated[float, typer.Option(min=0.0, help="Standard deviation of ln(grain size).")] = 0.35,
+    seed: Seed = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("runs/pellet"),
+    force: Force = False,
+) -> None:
+    """Build one microstructure with resolved boundaries, mesh it and draw it; VALUE is a boundary's width.
+
+    Example: mesoion pellet --grains 30 --boundary "general=2 nm:0.85" --boundary "blocking=5 nm"
+    """
+    from mesoion.quick_studies import build_pellet, parse_boundaries
+
+    outcome = build_pellet(
+        grains=grains,
+        grain_size=grain_size,
+        spread=spread,
+        boundaries=parse_boundaries(boundary),
+        seed=seed,
+        out=out,
+        force=force,
+    )
+    _report_outcome(outcome.path, outcome.from_cache)
+
+
+@app.command()
+def spectrum(
+    grain: Annotated[str, typer.Option(help="Record of the grains.")] = "lstz075-bulk",
+    boundary: Boundaries = ["general=lstz075-boundary"],  # noqa: B006
+    grain_size: Annotated[str, typer.Option(help="Mean grain size.")] = "3.38 um",
+    thickness: Annotated[str, typer.Option(help="Of the pellet.")] = "1 mm",
+    diameter: Annotated[str, typer.Option(help="Of the pellet.")] = "10 mm",
+    temperature: Annotated[str, typer.Option(help="Of the pellet.")] = "25 C",
+    relative_permittivity: Annotated[
+        float | None, typer.Option(help="Instead of the records' own.", show_default=False)
+    ] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Draws of the records for the intervals.")] = 100,
+    seed: Seed = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("runs/spectrum"),
+    force: Force = False,
+) -> None:
+    """Simulate one pellet's impedance spectrum; VALUE is a boundary's record (see `mesoion records`).
+
+    Example: mesoion spectrum --grain llto-bulk --boundary general=llto-boundary --grain-size "5 um"
+    """
+    from mesoion.quick_studies import parse_boundaries, simulate_spectrum
+
+    outcome = simulate_spectrum(
+        grain=grain,
+        boundaries=parse_boundaries(boundary),
+        grain_size=grain_size,
+        thickness=thickness,
+        diameter=diameter,
+        temperature=temperature,
+        relative_permittivity=relative_permittivity,
+        samples=samples,
+        seed=seed,
+        out=out,
+        force=force,
+    )
+    _report_outcome(outcome.path, outcome.from_cache)
+
+
 @app.command()
 def validate(
     only: Annotated[
