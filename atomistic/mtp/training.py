@@ -1,0 +1,722 @@
+"""Fitting a moment tensor potential to labelled frames.
+
+Minimised is the mean over frames of
+
+    w_E ((E - E_t)/N)^2 + w_F sum_i |F_i - F_t,i|^2 s_i^2 / N + w_S |V (S - S_t)/N|^2,   s_i = 1/(1 + |F_t,i|/F_0)
+
+plus a ridge on the radial and moment coefficients and a weak pull of the species energies to a prior, which alone
+decides combinations that no frame determines. First a linear solve for moment and species coefficients, then
+Levenberg-Marquardt in all coefficients on exact derivatives, with columns scaled to unit norm (the raw scales
+differ by orders of magnitude, and quasi-Newton methods stall on them). Ridges are tried from strong to weak, each
+starting from the one before, and the one with the lowest loss on held-out frames is taken.
+
+Every iteration is saved: a killed training continues with the next one and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from atomistic.errors import FileFormatError, FramesError, InputError, PotentialError
+from atomistic.labels import labels_of, structure_hash, write_bytes
+from atomistic.mtp.accuracy import accuracy_by_group, predict
+from atomistic.mtp.basis import untrained
+from atomistic.mtp.jacobian import Neighbours, Workspace, check_frame_count, neighbours, shortest_distance
+from atomistic.mtp.potential import FloatArray, MTPotential, check_symbols, write_mtp
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+STATE_NAME: Final = "state.npz"
+BLOCK: Final = 16  # frames summed together; fixed, so that threads do not change the order of sums
+
+
+class TrainingSettings(BaseModel):
+    """What to fit and how; every key may stand in the [training] table of a TOML file.
+
+    species: in the order of the coefficients. level: of the basis. cutoff, min_distance: angstrom; min_distance
+    is the shortest distance of the frames unless given. radial_basis_size: Chebyshev polynomials per function.
+    energy_weight, force_weight (angstrom^2), stress_weight: w_E, w_F, w_S. force_scale: F_0 in eV/angstrom.
+    group_weights: factor on the frames of a group. ridges: from strong to weak. species_prior_weight: strength of
+    the pull of the species energies. species_energies: the prior in eV (teacher's references); least squares of
+    the frames' energies for species not named. held_out: fraction of the frames, spread over the groups.
+    seeds: restarts; each runs `race_iterations`, the best goes on. iterations, tolerance: at most, and the
+    relative decrease below which a ridge's fit ends. minimum_pairs: a pair of species with fewer neighbour pairs
+    in all frames, each weighted by ((cutoff - r)/(cutoff - min_distance))^2, is excluded. coefficient_limit:
+    potentials with a larger radial coefficient are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    species: tuple[str, ...]
+    level: Annotated[int, Field(ge=2, le=28)] = 8
+    cutoff: Annotated[float, Field(gt=1.0, lt=20.0)] = 5.0
+    min_distance: Annotated[float, Field(ge=0.0, lt=10.0)] | None = None
+    radial_basis_size: Annotated[int, Field(ge=2, le=30)] = 8
+    energy_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    force_weight: Annotated[float, Field(ge=0.0)] = 0.01
+    stress_weight: Annotated[float, Field(ge=0.0)] = 0.001
+    force_scale: Annotated[float, Field(gt=0.0)] | None = 10.0
+    group_weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
+    ridges: tuple[Annotated[float, Field(ge=0.0)], ...] = (1e-6, 1e-7, 1e-8)
+    species_prior_weight: Annotated[float, Field(gt=0.0)] = 1e-8
+    species_energies: dict[str, float] = {}
+    held_out: Annotated[float, Field(ge=0.0, lt=0.9)] = 0.1
+    seeds: tuple[int, ...] = (0, 1)
+    race_iterations: Annotated[int, Field(ge=1)] = 6
+    iterations: Annotated[int, Field(ge=1)] = 40
+    tolerance: Annotated[float, Field(ge=0.0)] = 2e-3
+    minimum_pairs: Annotated[float, Field(ge=0.0)] = 20.0
+    coefficient_limit: Annotated[float, Field(gt=0.0)] = 20.0
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingSettings:
+        if not self.species:
+            raise ValueError("species: name at least one element")
+        check_symbols(self.species)
+        if not self.seeds or not self.ridges:
+            raise ValueError("seeds and ridges: at least one of each is needed")
+        if list(self.ridges) != sorted(self.ridges, reverse=True):
+            raise ValueError(f"ridges: {self.ridges} must fall from strong to weak")
+        if self.energy_weight == self.force_weight == self.stress_weight == 0.0:
+            raise ValueError("energy_weight, force_weight, stress_weight: one must be above zero")
+        return self
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A fitted potential and how the fit went.
+
+    ridge: chosen. losses: rows (seed, ridge, iteration, loss, held-out loss or nan at the end of a ridge).
+    largest: largest |radial coefficient| by pair of species. excluded: pairs fixed at zero.
+    training, held_out: the frames' indices. wall_time_s: over all runs of a resumed training.
+    """
+
+    potential: MTPotential
+    ridge: float
+    seed: int
+    losses: list[tuple[int, float, int, float, float]]
+    largest: dict[str, float]
+    excluded: list[str]
+    training: list[int]
+    held_out: list[int]
+    wall_time_s: float
+
+    def summary(self) -> str:
+        """Ridge, losses, and the largest coefficient of every pair of species, as printed after a training."""
+        last = [row for row in self.losses if not np.isnan(row[4])]
+        lines = [f"ridge {row[1]:.0e}: loss {row[3]:.4e}, held out {row[4]:.4e}" for row in last]
+        lines.append(f"taken: ridge {self.ridge:.0e}, seed {self.seed}, {self.wall_time_s:.0f} s")
+        lines.append("largest radial coefficient by pair of species:")
+        lines += [f"  {pair:8s}{value:9.3f}" for pair, value in self.largest.items()]
+        if self.excluded:
+            lines.append(f"excluded, hardly within the cutoff in any frame: {', '.join(self.excluded)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Target:
+    pairs: Neighbours
+    energy: float
+    forces: FloatArray
+    stress: FloatArray | None
+    weight: float
+    row_weights: FloatArray  # of energy, forces and stress residuals, square roots
+
+
+class Problem:
+    """The sum of squares of a set of frames as a function of the parameters.
+
+    Raises FramesError for frames without usable labels and SpeciesError for elements that are not trained.
+    """
+
+    def __init__(
+        self,
+        potential: MTPotential,
+        frames: Sequence[Atoms],
+        settings: TrainingSettings,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self.workspace = Workspace.of(potential)
+        self.threads = settings.threads
+        self.targets: list[_Target] = []
+        total = 0.0
+        for index, frame in enumerate(frames):
+            where = names[index] if names is not None else f"frame {index}"
+            energy, forces, stress = labels_of(frame, where)
+            pairs = neighbours(frame, potential, where)
+            n = len(frame)
+            soft = np.ones(n)
+            if settings.force_scale is not None:
+                soft = 1.0 / (1.0 + np.linalg.norm(forces, axis=1) / settings.force_scale)
+            weights = [np.sqrt([settings.energy_weight]) / n]
+            weights.append(np.repeat(np.sqrt(settings.force_weight / n) * soft, 3))
+            held = stress is not None and pairs.volume > 0.0
+            weights.append(np.full(9, np.sqrt(settings.stress_weight) / n if held else 0.0))
+            weight = settings.group_weights.get(str(frame.info.get("group", "")), 1.0)
+            total += weight
+            self.targets.append(
+                _Target(pairs, energy, forces, stress if held else None, weight, np.concatenate(weights))
+            )
+        if self.targets and total == 0.0:
+            raise InputError(
+                "training.group_weights", 0.0, "the weight of at least one group must be above 0"
+            )
+        self._scale = 1.0 / total if total else 0.0
+
+    def _frame(
+        self, target: _Target, parameters: FloatArray, jacobian: bool
+    ) -> tuple[float, FloatArray, FloatArray]:
+        energy, forces, virial, j_energy, j_forces, j_virial = self.workspace.evaluate(
+            target.pairs, parameters, jacobian
+        )
+        wanted = np.zeros((3, 3)) if target.stress is None else target.stress * target.pairs.volume
+        residual = np.concatenate(
+            [[energy - target.energy], (forces - target.forces).ravel(), (virial - wanted).ravel()]
+        )
+        root = target.row_weights * np.sqrt(target.weight * self._scale)
+        residual *= root
+        if not jacobian:
+            return float(residual @ residual), residual[:0], residual[:0]
+        rows = np.concatenate([j_energy[None, :], j_forces, j_virial]) * root[:, None]
+        return float(residual @ residual), rows.T @ rows, rows.T @ residual
+
+    def _block(
+        self, number: int, parameters: FloatArray, jacobian: bool
+    ) -> tuple[float, FloatArray, FloatArray]:
+        loss = 0.0
+        n = parameters.size if jacobian else 0
+        normal, gradient = np.zeros((n, n)), np.zeros(n)
+        for target in self.targets[number * BLOCK : (number + 1) * BLOCK]:
+            f, a, g = self._frame(target, parameters, jacobian)
+            loss += f
+            if jacobian:
+                normal += a
+                gradient += g
+        return loss, normal, gradient
+
+    def __call__(self, parameters: FloatArray, jacobian: bool = True) -> tuple[float, FloatArray, FloatArray]:
+        """Loss, Gauss-Newton matrix J^T J (n, n) and half gradient J^T r (n,); the latter two empty on request."""
+        numbers = range((len(self.targets) + BLOCK - 1) // BLOCK)
+        n = parameters.size if jacobian else 0
+        loss, normal, gradient = 0.0, np.zeros((n, n)), np.zeros(n)
+
+        def run(number: int) -> tuple[float, FloatArray, FloatArray]:
+            return self._block(number, parameters, jacobian)
+
+        if self.threads == 1:
+            for number in numbers:
+                f, a, g = run(number)
+                loss, normal, gradient = loss + f, normal + a, gradient + g
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                for f, a, g in pool.map(run, numbers):
+                    loss, normal, gradient = loss + f, normal + a, gradient + g
+        return loss, normal, gradient
+
+
+def pair_weights(potential: MTPotential, problem: Problem) -> FloatArray:
+    """Neighbour pairs by species (centre, neighbour), each counted as ((cutoff - r)/(cutoff - r_min))^2 <= 1."""
+    n = potential.species_count
+    counts = np.zeros((n, n))
+    width = potential.cutoff - potential.min_distance
+    for target in problem.targets:
+        pairs = target.pairs
+        centre = np.repeat(pairs.types, np.diff(pairs.first))
+        distance = np.linalg.norm(pairs.vectors, axis=1)
+        weight = np.minimum(((potential.cutoff - distance) / width) ** 2, 1.0)
+        np.add.at(counts, (centre, pairs.types[pairs.second]), weight)
+    return counts
+
+
+def least_squares_energies(frames: Sequence[Atoms], species: Sequence[str]) -> dict[str, float]:
+    """Energy per atom of each species (eV) that fits the frames' energies best, smallest spread where undetermined.
+
+    Solves E/N = sum_s x_s e_s about the mean energy per atom, so that combinations which no frame varies get it.
+    """
+    counts = np.array([[list(f.symbols).count(s) for s in species] for f in frames], float)
+    energies = np.array([labels_of(f, f"frame {i}")[0] for i, f in enumerate(frames)])
+    fractions = counts / counts.sum(axis=1, keepdims=True)
+    per_atom = energies / counts.sum(axis=1)
+    mean = per_atom.mean()
+    shift, *_ = np.linalg.lstsq(fractions, per_atom - mean, rcond=1e-6)
+    return {s: float(mean + d) for s, d in zip(species, shift, strict=True)}
+
+
+def split_frames(frames: Sequence[Atoms], fraction: float) -> tuple[list[int], list[int]]:
+    """Indices of training and held-out frames: of each group, about every (1/fraction)-th by structure hash.
+
+    A hash decides, not the position in the list, so that frames added later do not move others across.
+    """
+    training: list[int] = []
+    held: list[int] = []
+    for index, frame in enumerate(frames):
+        draw = int(structure_hash(frame)[:8], 16) / 16**8
+        (held if draw < fraction else training).append(index)
+    if not training:
+        training, held = held, []
+    return training, held
+
+
+def largest_coefficients(potential: MTPotential) -> dict[str, float]:
+    """Largest |radial coefficient| of every ordered pair of species, by "centre-neighbour"."""
+    largest = np.abs(potential.radial_coefficients).max(axis=(2, 3))
+    names = potential.species or tuple(str(i) for i in range(potential.species_count))
+    return {f"{a}-{b}": float(largest[i, j]) for i, a in enumerate(names) for j, b in enumerate(names)}
+
+
+class _Fit:
+    """State of a training: which seed and ridge, the parameters, the damping, what was found so far."""
+
+    def __init__(self) -> None:
+        self.phase = "race"
+        self.member = 0
+        self.ridge = 0
+        self.iteration = 0
+        self.damping = 1e-2
+        self.parameters = np.zeros(0)
+        self.raced: list[tuple[float, list[float], float]] = []
+        self.finished: list[tuple[float, float, list[float]]] = []
+        self.losses: list[tuple[int, float, int, float, float]] = []
+        self.seed = 0
+        self.wall_time_s = 0.0
+        self.slow = 0
+
+    def save(self, path: Path, fingerprint: str) -> None:
+        import io
+
+        plain = {
+            key: getattr(self, key)
+            for key in (
+                "phase",
+                "member",
+                "ridge",
+                "iteration",
+                "damping",
+                "raced",
+                "finished",
+                "losses",
+                "seed",
+                "wall_time_s",
+                "slow",
+            )
+        }
+        stream = io.BytesIO()
+        text = json.dumps({**plain, "fingerprint": fingerprint})
+        np.savez(stream, parameters=self.parameters, state=np.frombuffer(text.encode(), np.uint8))
+        write_bytes(path, stream.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, fingerprint: str) -> _Fit:
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                plain = json.loads(data["state"].tobytes())
+                parameters = np.array(data["parameters"], np.float64)
+        except Exception as error:
+            # A damaged zip raises anything from BadZipFile to KeyError.
+            raise FileFormatError(
+                path, None, f"is not a training's state ({error})", "delete it to start the training anew"
+            ) from None
+        if plain.pop("fingerprint", None) != fingerprint:
+            raise InputError(
+                "training folder",
+                str(path.parent),
+                "it holds a training of other frames or settings; use an empty folder",
+            )
+        fit = cls()
+        fit.parameters = parameters
+        for key, value in plain.items():
+            setattr(fit, key, value)
+        fit.losses = [tuple(row) for row in plain["losses"]]
+        return fit
+
+
+class Training:
+    """One training: set up from frames and settings, then `run` until done or `step` by step.
+
+    frames: labelled. settings: what to fit. folder: where the state is saved each iteration and the results are
+    written; None keeps everything in memory. start: a potential to start from instead of random seeds (same
+    species, tables, cutoff and radial basis); further frames then need few iterations.
+    held_out: indices of frames kept out of the fit; `split_frames` decides unless given.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Atoms],
+        settings: TrainingSettings,
+        folder: str | Path | None = None,
+        *,
+        start: MTPotential | None = None,
+        held_out: Sequence[int] | None = None,
+    ) -> None:
+        check_frame_count(len(frames))
+        self.frames, self.settings = list(frames), settings
+        self.folder = None if folder is None else Path(folder)
+        if held_out is None:
+            self.training, self.held_out = split_frames(frames, settings.held_out)
+        else:
+            self.held_out = sorted(set(held_out))
+            if self.held_out and not 0 <= self.held_out[0] <= self.held_out[-1] < len(frames):
+                raise InputError(
+                    "held_out", list(held_out), f"indices from 0 to {len(frames) - 1} are expected"
+                )
+            self.training = [i for i in range(len(frames)) if i not in set(self.held_out)]
+            check_frame_count(len(self.training))
+        self.template = self._template(start)
+        self.start = start
+        names = [f"frame {i}" for i in range(len(frames))]
+        pick = [self.frames[i] for i in self.training]
+        self.problem = Problem(self.template, pick, settings, [names[i] for i in self.training])
+        self.check = Problem(
+            self.template,
+            [self.frames[i] for i in self.held_out],
+            settings,
+            [names[i] for i in self.held_out],
+        )
+        self.prior = self._prior(pick)
+        counts = pair_weights(self.template, self.problem)
+        excluded = counts < settings.minimum_pairs
+        # Both directions of a pair or neither: one alone would break the balance of the site energies.
+        self.excluded = excluded | excluded.T
+        present = {s for f in pick for s in f.get_chemical_symbols()}
+        self.absent = [s for s in settings.species if s not in present]
+        free = np.ones(self.template.parameters.size, bool)
+        radial = np.broadcast_to(~self.excluded[:, :, None, None], self.template.radial_coefficients.shape)
+        free[-radial.size :] = radial.ravel()
+        self.free = np.flatnonzero(free)
+        self.fingerprint = self._fingerprint()
+        path = None if self.folder is None else self.folder / STATE_NAME
+        if path is not None and path.exists():
+            self.fit = _Fit.load(path, self.fingerprint)
+        else:
+            self.fit = _Fit()
+        self._evaluated: tuple[FloatArray, float, FloatArray, FloatArray] | None = None
+
+    def _template(self, start: MTPotential | None) -> MTPotential:
+        s = self.settings
+        if start is not None:
+            if start.species != s.species:
+                raise InputError(
+                    "start", start.species, f"a potential for {', '.join(s.species)} is expected"
+                )
+            fresh = untrained(
+                s.species,
+                s.level,
+                cutoff=start.cutoff,
+                min_distance=start.min_distance,
+                rng=np.random.default_rng(0),
+                radial_basis_size=s.radial_basis_size,
+            )
+            same = (
+                start.cutoff == s.cutoff
+                and start.radial_coefficients.shape == fresh.radial_coefficients.shape
+                and np.array_equal(start.alpha_index_basic, fresh.alpha_index_basic)
+                and np.array_equal(start.alpha_index_times, fresh.alpha_index_times)
+            )
+            if not same:
+                raise InputError(
+                    "start", start.name, f"it is not of level {s.level}, cutoff {s.cutoff} angstrom"
+                )
+            return start
+        shortest = s.min_distance
+        if shortest is None:
+            shortest = min(shortest_distance(frame, s.cutoff) for frame in self.frames)
+            shortest = float(np.floor(shortest * 20.0) / 20.0)
+        if not 0.0 <= shortest < s.cutoff:
+            raise InputError(
+                "training.min_distance", shortest, f"0 to the cutoff {s.cutoff} angstrom is allowed"
+            )
+        return untrained(
+            s.species,
+            s.level,
+            cutoff=s.cutoff,
+            min_distance=float(shortest),
+            rng=np.random.default_rng(0),
+            radial_basis_size=s.radial_basis_size,
+        )
+
+    def _prior(self, frames: Sequence[Atoms]) -> FloatArray:
+        fitted = least_squares_energies(frames, self.settings.species)
+        unknown = sorted(set(self.settings.species_energies) - set(self.settings.species))
+        if unknown:
+            raise InputError("training.species_energies", unknown, "only trained species may be named")
+        return np.array([self.settings.species_energies.get(s, fitted[s]) for s in self.settings.species])
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(self.settings.model_dump_json(exclude={"threads"}).encode())
+        digest.update(self.template.checksum.encode())
+        digest.update(json.dumps([self.training, self.held_out, self.start is None]).encode())
+        for frame in self.frames:
+            energy, forces, stress = labels_of(frame)
+            digest.update(structure_hash(frame).encode())
+            digest.update(np.float64(energy).tobytes() + np.ascontiguousarray(forces).tobytes())
+            digest.update(b"" if stress is None else np.ascontiguousarray(stress).tobytes())
+        return digest.hexdigest()
+
+    def _penalty(self, ridge: float) -> tuple[FloatArray, FloatArray]:
+        """Diagonal of the quadratic penalty and the values it pulls to, for all parameters."""
+        n_moment, n_species = self.template.moment_coefficients.size, self.template.species_count
+        diagonal = np.full(self.template.parameters.size, max(ridge, 1e-14))
+        centre = np.zeros(diagonal.size)
+        diagonal[n_moment : n_moment + n_species] = self.settings.species_prior_weight
+        centre[n_moment : n_moment + n_species] = self.prior
+        return diagonal, centre
+
+    def _members(self) -> int:
+        return 1 if self.start is not None else len(self.settings.seeds)
+
+    def _initial(self, member: int) -> FloatArray:
+        if self.start is not None:
+            parameters = np.array(self.start.parameters)
+        else:
+            seeded = untrained(
+                self.settings.species,
+                self.settings.level,
+                cutoff=self.template.cutoff,
+                min_distance=self.template.min_distance,
+                rng=np.random.default_rng(self.settings.seeds[member]),
+                radial_basis_size=self.settings.radial_basis_size,
+            )
+            parameters = np.array(seeded.parameters)
+        fixed = np.setdiff1d(np.arange(parameters.size), self.free)
+        parameters[fixed] = 0.0
+        linear = np.arange(self.template.moment_coefficients.size + self.template.species_count)
+        diagonal, centre = self._penalty(self.settings.ridges[0])
+        _, normal, gradient = self.problem(parameters)
+        return self._shifted(parameters, linear, normal, gradient, diagonal, centre, 0.0)
+
+    @staticmethod
+    def _shifted(
+        parameters: FloatArray,
+        active: Any,
+        normal: FloatArray,
+        gradient: FloatArray,
+        diagonal: FloatArray,
+        centre: FloatArray,
+        damping: float,
+    ) -> FloatArray:
+        """One damped Gauss-Newton step in the active parameters, columns scaled to unit norm."""
+        from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+        matrix = normal[np.ix_(active, active)] + np.diag(diagonal[active])
+        slope = gradient[active] + diagonal[active] * (parameters[active] - centre[active])
+        scale = np.sqrt(np.diag(matrix))
+        scale = np.maximum(scale, 1e-12 * scale.max())
+        scaled = matrix / np.outer(scale, scale)
+        step = None
+        floor = 1e-13
+        while step is None:
+            try:
+                factor = cho_factor(scaled + max(damping, floor) * np.eye(len(active)), lower=True)
+                step = cho_solve(factor, slope / scale) / scale
+            except LinAlgError:
+                floor *= 100.0
+                if floor > 1.0:
+                    raise FramesError(
+                        "the fit's equations have no solution; the labels hold values far out of range"
+                    ) from None
+        moved = parameters.copy()
+        moved[active] -= step
+        return moved
+
+    def _cost(self, loss: float, parameters: FloatArray, ridge: float) -> float:
+        diagonal, centre = self._penalty(ridge)
+        return loss + float(diagonal[self.free] @ (parameters - centre)[self.free] ** 2)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.fit.phase == "done"
+
+    def step(self) -> None:
+        """One iteration (or the start of a seed), then the state is saved."""
+        fit, started = self.fit, time.perf_counter()
+        if fit.phase == "race":
+            self._race_step()
+        elif fit.phase == "path":
+            self._path_step()
+        fit.wall_time_s += time.perf_counter() - started
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            fit.save(self.folder / STATE_NAME, self.fingerprint)
+
+    def _race_step(self) -> None:
+        fit = self.fit
+        if fit.iteration == 0 and fit.parameters.size == 0:
+            fit.parameters, fit.damping, fit.slow = self._initial(fit.member), 1e-2, 0
+            return
+        loss, ended = self._iterate(self.settings.ridges[0])
+        if not ended and fit.iteration < self.settings.race_iterations and self._members() > 1:
+            return
+        fit.raced.append((loss, fit.parameters.tolist(), fit.damping))
+        fit.member += 1
+        fit.parameters, fit.iteration = np.zeros(0), 0
+        if fit.member < self._members():
+            return
+        best = min(range(len(fit.raced)), key=lambda k: fit.raced[k][0])
+        fit.parameters, fit.damping = np.array(fit.raced[best][1]), fit.raced[best][2]
+        fit.seed = -1 if self.start is not None else self.settings.seeds[best]
+        fit.phase, fit.ridge, fit.slow, fit.raced, fit.member = "path", 0, 0, [], best
+
+    def _path_step(self) -> None:
+        fit, settings = self.fit, self.settings
+        ridge = settings.ridges[fit.ridge]
+        loss, ended = self._iterate(ridge)
+        if not ended and fit.iteration < settings.iterations:
+            return
+        checked = self.check(fit.parameters, jacobian=False)[0] if self.held_out else loss
+        seed, _, iteration, last, _ = fit.losses[-1]
+        fit.losses[-1] = (seed, ridge, iteration, last, checked)
+        fit.finished.append((ridge, checked, fit.parameters.tolist()))
+        fit.ridge += 1
+        fit.iteration, fit.slow, fit.damping = 0, 0, 1e-2
+        worse = len(fit.finished) > 1 and checked > 1.05 * min(row[1] for row in fit.finished)
+        if fit.ridge == len(settings.ridges) or worse:
+            fit.phase = "done"
+
+    def _iterate(self, ridge: float) -> tuple[float, bool]:
+        """One accepted Levenberg-Marquardt step; returns the loss and whether no further one is worth it."""
+        fit = self.fit
+        diagonal, centre = self._penalty(ridge)
+        known = self._evaluated
+        if known is None or not np.array_equal(known[0], fit.parameters):
+            known = (fit.parameters.copy(), *self.problem(fit.parameters))
+        _, loss, normal, gradient = known
+        cost = self._cost(loss, fit.parameters, ridge)
+        moved, growth = None, 2.0
+        for _ in range(10):
+            trial = self._shifted(fit.parameters, self.free, normal, gradient, diagonal, centre, fit.damping)
+            trial_loss = self.problem(trial, jacobian=False)[0]
+            trial_cost = self._cost(trial_loss, trial, ridge)
+            if np.isfinite(trial_cost) and trial_cost < cost:
+                moved = trial
+                break
+            fit.damping *= growth
+            growth *= 2.0
+        fit.iteration += 1
+        seed = fit.seed if fit.phase == "path" else (-1 if self.start else self.settings.seeds[fit.member])
+        if moved is None:
+            fit.losses.append((seed, ridge, fit.iteration, loss, float("nan")))
+            return loss, True
+        step = (moved - fit.parameters)[self.free]
+        pull = gradient[self.free] + (diagonal * (fit.parameters - centre))[self.free]
+        curvature = normal[np.ix_(self.free, self.free)] @ step + diagonal[self.free] * step
+        # Nielsen's rule: the ratio of the gained to the predicted decrease sets the next damping.
+        ratio = (cost - trial_cost) / -(2.0 * pull @ step + curvature @ step)
+        shrink = max(1.0 / 3.0, 1.0 - (2.0 * float(ratio) - 1.0) ** 3)
+        fit.damping = max(fit.damping * shrink, 1e-10)
+        fit.parameters = moved
+        fit.losses.append((seed, ridge, fit.iteration, trial_loss, float("nan")))
+        small = (cost - trial_cost) < self.settings.tolerance * cost
+        fit.slow = fit.slow + 1 if small else 0
+        return trial_loss, fit.slow >= 2
+
+    def run(self, progress: Callable[[str], None] | None = None) -> TrainingResult:
+        """Iterate to the end and write the results. Raises PotentialError for runaway coefficients."""
+        while not self.done:
+            self.step()
+            if progress is not None and self.fit.losses:
+                seed, ridge, iteration, loss, _ = self.fit.losses[-1]
+                progress(f"seed {seed} ridge {ridge:.0e} iteration {iteration}: loss {loss:.4e}")
+        result = self.result()
+        if self.folder is not None:
+            write_mtp(result.potential, self.folder / "potential.mtp")
+            write_report(self.folder, result, self.frames)
+        return result
+
+    def potential_at(self, parameters: FloatArray, name: str = "MTP") -> MTPotential:
+        """The potential with these parameters."""
+        from dataclasses import replace
+
+        return replace(self.template.with_parameters(parameters), name=name)
+
+    def result(self) -> TrainingResult:
+        """The finished fit. Raises PotentialError where every ridge left a coefficient above the limit."""
+        fit, limit = self.fit, self.settings.coefficient_limit
+        if not self.done:
+            raise InputError("training", fit.phase, "it has not ended; call run() first")
+        candidates = []
+        for ridge, checked, values in fit.finished:
+            potential = self.potential_at(np.array(values))
+            worst = max(largest_coefficients(potential).items(), key=lambda item: item[1])
+            candidates.append((checked, ridge, potential, worst))
+        sound = [c for c in candidates if c[3][1] <= limit]
+        if not sound:
+            table = "; ".join(f"ridge {c[1]:.0e}: {c[3][0]} {c[3][1]:.3g}" for c in candidates)
+            raise PotentialError(
+                f"radial coefficients ran away beyond {limit:g} ({table}); label more frames with these pairs, "
+                "raise minimum_pairs so that they are excluded, or use stronger ridges"
+            )
+        checked, ridge, potential, _ = min(sound, key=lambda c: c[0])
+        names = self.settings.species
+        return TrainingResult(
+            potential=potential,
+            ridge=ridge,
+            seed=fit.seed,
+            losses=list(fit.losses),
+            largest=largest_coefficients(potential),
+            excluded=[
+                f"{a}-{b}"
+                for i, a in enumerate(names)
+                for j, b in enumerate(names)
+                if i <= j and self.excluded[i, j]
+            ],
+            training=self.training,
+            held_out=self.held_out,
+            wall_time_s=fit.wall_time_s,
+        )
+
+
+def write_report(folder: Path, result: TrainingResult, frames: Sequence[Atoms]) -> Mapping[str, Any]:
+    """Write training.json, loss.csv, loss.png and parity.png; returns the content of training.json."""
+    from atomistic.mtp.figures import loss_figure, parity_figure
+
+    sets = {
+        "training": predict(result.potential, [frames[i] for i in result.training]),
+        "held out": predict(result.potential, [frames[i] for i in result.held_out]),
+    }
+    report = {
+        "potential_checksum": result.potential.checksum,
+        "ridge": result.ridge,
+        "seed": result.seed,
+        "wall_time_s": result.wall_time_s,
+        "parameters": int(result.potential.parameters.size),
+        "largest_radial_coefficient": result.largest,
+        "excluded_pairs": result.excluded,
+        "errors": {
+            name: {g: a.plain() for g, a in accuracy_by_group(p).items()} for name, p in sets.items() if p
+        },
+    }
+    write_bytes(folder / "training.json", json.dumps(report, indent=1).encode())
+    rows = [
+        f"{s},{r:.17g},{i},{v:.17g},{'' if np.isnan(c) else f'{c:.17g}'}" for s, r, i, v, c in result.losses
+    ]
+    text = "\n".join(["seed,ridge,iteration,loss,held_out_loss", *rows]) + "\n"
+    write_bytes(folder / "loss.csv", text.encode())
+    loss_figure(folder / "loss.png", result.losses)
+    parity_figure(folder / "parity.png", sets)
+    return report
+
+
+def train(
+    frames: Sequence[Atoms],
+    settings: TrainingSettings,
+    folder: str | Path | None = None,
+    *,
+    start: MTPotential | None = None,
+    held_out: Sequence[int] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Fit a potential to labelled frames; the same call resumes a killed one. See `Training`."""
+    return Training(frames, settings, folder, start=start, held_out=held_out).run(progress)
