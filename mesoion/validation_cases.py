@@ -390,6 +390,11 @@ def nested_cube(width: float, ratio: float) -> float:
     return float(effective_conductivity(mesh, np.where(mesh.region > 0, ratio, 1.0))[0, 0])
 
 
+def nested_cube_point(width: float, ratio: float) -> dict[str, float]:
+    """σ_eff/σ_b of a nested cube as a point of a sweep; width δ/d, ratio σ_gb/σ_b."""
+    return {"conductivity": nested_cube(width, ratio)}
+
+
 def lamellar_conductivity(axis: int, along: float) -> float:
     """σ_eff of lamellae with 2 % of layers, 0.1 σ_b across and `along` along; axis 0 across them, 1 along.
 
