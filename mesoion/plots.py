@@ -5,6 +5,7 @@ matplotlib is imported where it is used. Colours are those of Okabe and Ito, tol
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -194,7 +195,7 @@ def bode(
             index += 1
     ax.set_xlabel("f / Hz")
     ax.set_ylabel(f"|Z| / {unit} (solid)" if phase_ax is None else f"|Z| / {unit}")
-    _plain_log_ticks(ax.yaxis, *ax.get_ylim())
+    plain_log_ticks(ax.yaxis, *ax.get_ylim())
     phase.set_ylabel("−phase / ° (dashed)" if phase_ax is None else "−phase / °")
     phase.set_ylim(-5 if _phase_floor(groups) > -5 else -95, 95)
     phase.set_yticks([0, 30, 60, 90] if phase.get_ylim()[0] > -50 else [-90, -45, 0, 45, 90])
@@ -339,8 +340,8 @@ def ratio_text(ratio: float) -> str:
     return f"{round(ratio, 1 - digits):.{max(0, 1 - digits)}f}"
 
 
-def _plain_log_ticks(axis: Any, low: float, high: float) -> None:
-    """Ticks at 1, 2 and 5 as plain numbers where a logarithmic axis spans few decades."""
+def plain_log_ticks(axis: Any, low: float, high: float) -> None:
+    """Ticks at 1, 2 and 5 as plain numbers where a logarithmic axis (`ax.xaxis`) spans few decades, low to high."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_minor_formatter(NullFormatter())
@@ -389,14 +390,16 @@ def field_map(
     if log and low <= 0:
         raise InputError("field_map", low, "logarithmic colours need positive values")
     norm = LogNorm(low, high) if log else Normalize(low, high)
-    extent = np.ptp(mesh.vertices, axis=0)
+    low_corner, high_corner = _window(mesh)
+    extent = high_corner - low_corner
     unit, factor = ("µm", 1e-6) if extent.max() > 2e-7 else ("nm", 1e-9)
-    polygons = [mesh.vertices[p] / factor for p in mesh.polygons]
+    images = list(_images(mesh, low_corner, high_corner))
+    polygons = [polygon / factor for _, polygon in images]
+    values = values[[cell for cell, _ in images]]
     options = {"norm": norm, "cmap": colour_map}
     drawn = _draw_cells(ax, polygons, values, outlines=outlines, **options)
-    origin = mesh.vertices.min(axis=0) / factor
-    ax.set_xlim(origin[0], origin[0] + extent[0] / factor)
-    ax.set_ylim(origin[1], origin[1] + extent[1] / factor)
+    ax.set_xlim(low_corner[0] / factor, high_corner[0] / factor)
+    ax.set_ylim(low_corner[1] / factor, high_corner[1] / factor)
     ax.set_aspect("equal")
     ax.grid(visible=False)
     ax.set_xlabel(f"x / {unit}")
@@ -406,6 +409,30 @@ def field_map(
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85)
     bar.set_label(label)
     return ax
+
+
+def _window(mesh: CellMesh) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Lower and upper corner of the box to draw: one period along periodic axes, all cells along the others."""
+    assert mesh.vertices is not None
+    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    periodic = mesh.period > 0
+    start = np.floor(mesh.centers.min(axis=0) / np.where(periodic, mesh.period, 1.0) + 1e-9) * mesh.period
+    return np.where(periodic, start, low), np.where(periodic, start + mesh.period, high)
+
+
+def _images(mesh: CellMesh, low: NDArray[Any], high: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Number and outline of each cell in the window, with the periodic images that reach into it."""
+    assert mesh.vertices is not None
+    assert mesh.polygons is not None
+    outlines = [mesh.vertices[polygon] for polygon in mesh.polygons]
+    lowest = np.array([outline.min(axis=0) for outline in outlines])
+    highest = np.array([outline.max(axis=0) for outline in outlines])
+    steps = [(-1, 0, 1) if period > 0 else (0,) for period in mesh.period]
+    for step in itertools.product(*steps):
+        shift = np.array(step) * mesh.period
+        inside = np.all((highest + shift > low) & (lowest + shift < high), axis=1)
+        for cell in np.flatnonzero(inside):
+            yield int(cell), outlines[cell] + shift
 
 
 def _draw_cells(
@@ -558,9 +585,9 @@ def sweep_map(
     bar = ax.figure.colorbar(drawn, ax=ax)
     bar.set_label(label)
     if log and high > low:
-        _plain_log_ticks(bar.ax.yaxis, low, high)
-    _plain_log_ticks(ax.xaxis, float(x.min()), float(x.max()))
-    _plain_log_ticks(ax.yaxis, float(y.min()), float(y.max()))
+        plain_log_ticks(bar.ax.yaxis, low, high)
+    plain_log_ticks(ax.xaxis, float(x.min()), float(x.max()))
+    plain_log_ticks(ax.yaxis, float(y.min()), float(y.max()))
     ax.set_xlabel(x_label)
     ax.set_ylabel(y_label)
     return ax

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -139,6 +141,20 @@ def test_field_map_colours_each_cell_and_zooms(ax):
     inset = ax.child_axes[0]
     assert len(inset.collections[0].get_paths()) == 1
     assert inset.collections[0].norm.vmax == values.max()
+
+
+def test_a_periodic_mesh_fills_its_box_with_images_of_its_cells(ax):
+    edges = np.linspace(0, 1e-6, 5)
+    mesh = tensor_mesh([edges, edges], periodic=(True, True))
+    moved = replace(mesh, vertices=mesh.vertices - 0.1e-6, centers=mesh.centers - 0.1e-6)
+    plots.field_map(ax, moved, moved.centers[:, 0])
+    cells = ax.collections[0]
+    corners = np.concatenate([path.vertices for path in cells.get_paths()])
+    assert corners.min() < 0
+    assert corners.max() > 1.0
+    areas = [np.prod(np.ptp(np.clip(path.vertices, 0, 1), axis=0)) for path in cells.get_paths()]
+    assert_allclose(sum(areas), 1.0, rtol=1e-12, atol=0)
+    assert_allclose(ax.get_xlim(), [0, 1], rtol=1e-12, atol=1e-15)
 
 
 def test_field_map_refuses_what_it_cannot_draw(ax):
