@@ -339,6 +339,10 @@ class Discretisation:
         in_poisson[poisson[(poisson >= 0) & (poisson < self.n_unknowns)]] = True
         self.poisson_rows = in_poisson
         self.poisson_entries = in_poisson[self.pattern.rows]
+        # Points on split faces store nothing: their flux balance is algebraic too.
+        self.algebraic_rows = in_poisson.copy()
+        self.algebraic_rows[dof[n : n + self.n_split, 1:]] = True
+        self.algebraic_entries = self.algebraic_rows[self.pattern.rows]
         self._field_row_k = np.where(poisson[k] < 0, self.n_unknowns, np.minimum(poisson[k], self.n_unknowns))
         self._field_row_l = np.where(poisson[m] < 0, self.n_unknowns, np.minimum(poisson[m], self.n_unknowns))
         self._flux_rows = [
@@ -545,6 +549,27 @@ class Discretisation:
             theta = p.filling[index]
             slope = slope * physics.mobility_factor(theta[k], theta[m], s.vacancy)[0]
         return np.asarray(s.conductance * slope)
+
+    def potential_links(self) -> tuple[Ints, Ints, Floats]:
+        """Unknowns k, l of phi at the ends of all links and the permittance [e per kT/e] of each.
+
+        l >= n_unknowns where a link ends on an electrode, number (l - n_unknowns) // components.
+        """
+        free = self._walls[self._free]
+        n_components = 1 + self.n_species
+        metal = self.n_unknowns + self.electrode_of_wall[self._free] * n_components
+        phi = self.dof[:, 0]
+        return (
+            np.r_[phi[self.edge_k], phi[free]],
+            np.r_[phi[self.edge_l], metal],
+            np.r_[self.field, self._compact[self._free]],
+        )
+
+    @property
+    def free_wall_unknowns(self) -> Ints:
+        """Unknowns of walls behind a charge-transfer resistance, phi and eta in one."""
+        rows: Ints = self._wall_rows
+        return rows
 
     def ampere(self) -> float:
         """Current density or current [A per m^(3-d)] of one ion a second in the scaled units."""

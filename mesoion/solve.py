@@ -122,7 +122,7 @@ class PNPSystem:
                         f"the steady state was not found: {failure}; try a smaller bias, a start state near it, "
                         "or a finer mesh at the boundaries",
                         at=self._describe(trial),
-                        last_good=State(self, u, self._named(v)),
+                        last_good=State(self, u, self.named(v)),
                     ) from failure
             else:
                 v = trial
@@ -270,12 +270,13 @@ class PNPSystem:
         warnings.warn(text, MeshWarning, stacklevel=4)
         return state
 
-    def _named(self, v: Floats) -> dict[str, float]:
+    def named(self, v: Floats) -> dict[str, float]:
+        """Electrode voltages [V] by name, from those in kT/e."""
         d = self.discretisation
         return {name: float(x) * d.thermal_voltage for name, x in zip(d.names, v, strict=True)}
 
     def _describe(self, v: Floats) -> str:
-        return ", ".join(f"{name} = {x:.4g} V" for name, x in self._named(v).items())
+        return ", ".join(f"{name} = {x:.4g} V" for name, x in self.named(v).items())
 
 
 class _SteadyStep:
