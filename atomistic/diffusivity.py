@@ -5,10 +5,12 @@ D is the slope of the mean-square displacement in its linear part, by generalise
     MSD(t) = 2 d D t + c,   cov[MSD(n), MSD(m)] = κ · 2 Σ c² v(n) v(m) / (n m K_n K_m) / M
 
 The covariance between lags is that of overlapping windows of a Brownian path (H. Qian, M. P. Sheetz and E. L. Elson,
-Biophys. J. 60, 910 (1991), doi 10.1016/S0006-3495(91)82125-7), as also in kinisi (A. R. McCluskey et al., J. Chem. Theory
-Comput. 21, 79 (2025), doi 10.1021/acs.jctc.4c01249). Its scale κ is measured: from the scatter of the ions' mean square
-displacement over non-overlapping windows, so that ions that move together, or unequally, widen the interval as they
-should; Student's t accounts for the number of windows. Lengths in Å and times in ps go in, m²/s come out.
+Biophys. J. 60, 910 (1991), doi 10.1016/S0006-3495(91)82125-7), as also in kinisi (A. R. McCluskey et al., J. Chem.
+Theory Comput. 21, 79 (2025), doi 10.1021/acs.jctc.4c01249). Its scale κ is measured: from the scatter of the ions'
+mean square displacement over non-overlapping windows, so that ions that move together, or unequally, widen the interval
+as they should; Student's t accounts for the number of windows.
+
+Lengths in Å and times in ps go in, m²/s come out.
 """
 
 from __future__ import annotations
@@ -93,7 +95,8 @@ class TransportResult:
 
 
 def _lags(start: int, last: int) -> list[int]:
-    values, x = [], float(start)
+    values: list[int] = []
+    x = float(start)
     while round(x) <= last:
         if not values or round(x) > values[-1]:
             values.append(round(x))
@@ -287,9 +290,9 @@ def diffusivity(
     """Tracer and collective diffusivity and Haven ratio of one species in one run.
 
     `positions` (frames, ions, 3) Å, unwrapped; `frame_interval` ps; `drift` (frames, 3) Å of the framework;
-    `directions` (3, 3) orthonormal rows, for instance two along and one across a boundary; `start_time` ps of the linear
-    part (default: 2.5 times the first from which a straight line is not rejected at 5 %); `site_distance` Å: ions that have moved
-    less in half the run raise the warning "no_jumps".
+    `directions` (3, 3) orthonormal rows, for instance two along and one across a boundary; `start_time` ps of the
+    linear part (default: 2.5 times the first from which a straight line is not rejected at 5 %); `site_distance` Å:
+    ions that have moved less in half the run raise the warning "no_jumps".
 
     Raises TrajectoryError for a trajectory that is too short or damaged, InputError for wrong arguments.
     """

@@ -58,7 +58,7 @@ def rotation_to(directions: Sequence[Sequence[float]] | None) -> Floats:
     """Rows of an orthonormal set of directions (3, 3); the Cartesian ones by default."""
     if directions is None:
         return np.eye(3)
-    rows = np.asarray(directions, dtype=float)
+    rows: Floats = np.asarray(directions, dtype=float)
     if rows.shape != (3, 3) or not np.allclose(rows @ rows.T, np.eye(3), atol=1e-8):
         raise InputError("directions", directions, "give three orthonormal rows")
     return rows
@@ -68,7 +68,8 @@ def framework_drift(framework: NDArray[np.floating], masses: Sequence[float] | N
     """Path (frames, 3) of a framework's centre of mass from its unwrapped positions (frames, atoms, 3)."""
     weights = np.ones(framework.shape[1]) if masses is None else np.asarray(masses, dtype=float)
     path: Floats = np.einsum("tad,a->td", framework, weights / weights.sum())
-    return path - path[0]
+    drift: Floats = path - path[0]
+    return drift
 
 
 def mean_square_displacement(

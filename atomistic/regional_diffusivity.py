@@ -11,9 +11,9 @@ with T_r the time it spent in region r and s_r, e_r whether it started, ended th
 a regression over windows of three lengths; crossings are no error here, they are what the times T_r are for.
 
 Across: the motion in z is taken as diffusion with D_r and the measured mean density in each region (Smoluchowski), on
-bins finer than a step; its propagator over a lag gives the likelihood of all observed transitions, maximised over ln D_r
-(G. Hummer, New J. Phys. 7, 34 (2005), doi 10.1088/1367-2630/7/1/034). The variance that binning and vibration add to a
-displacement is taken off.
+bins finer than a step; its propagator over a lag gives the likelihood of all observed transitions, maximised over
+ln D_r (G. Hummer, New J. Phys. 7, 34 (2005), doi 10.1088/1367-2630/7/1/034). The variance that binning and vibration
+add to a displacement is taken off.
 
 Both covariances are sandwiches over blocks of time, all ions of a block together: correlated ions widen them.
 """
@@ -88,9 +88,7 @@ def _layer_map(regions: Layers, height: float) -> _Map:
             a = float(low) % height
             thickness = float(high) - float(low)
             if not (0 < thickness <= height * (1 + 1e-9)):
-                raise InputError(
-                    f"regions.{name}", (low, high), f"a layer from low to high, at most {height:g} Å thick"
-                )
+                raise InputError(f"regions.{name}", (low, high), f"low to high, at most {height:g} Å thick")
             b = a + thickness
             if b <= height * (1 + 1e-12):
                 pieces.append((a, min(b, height), k))
@@ -128,8 +126,8 @@ def regional_diffusivity(
 
     `positions` (frames, ions, 3) Å, unwrapped; `frame_interval` ps; `regions` layers (low, high) in Å of the third of
     `directions` (default x, y, z), every height of the period `height` (Å, the cell's height along the normal) in
-    exactly one; a layer may pass the period's end. `drift` (frames, 3) Å of the framework. `start_time` ps: the shortest
-    window (default: where the MSD of all ions becomes straight).
+    exactly one; a layer may pass the period's end. `drift` (frames, 3) Å of the framework. `start_time` ps: the
+    shortest window (default: where the MSD of all ions becomes straight).
 
     Raises InputError for regions that overlap or leave gaps, TrajectoryError for too short a run or an empty region.
     """
@@ -149,8 +147,8 @@ def regional_diffusivity(
     frames = positions.shape[0]
     if (frames - 1) // lag < _LEAST_WINDOWS:
         raise TrajectoryError(
-            f"windows of {lag * interval:g} ps fit {(frames - 1) // lag} times in the run, {_LEAST_WINDOWS} are needed; "
-            "run longer or start earlier"
+            f"windows of {lag * interval:g} ps fit {(frames - 1) // lag} times in the run, {_LEAST_WINDOWS} are "
+            "needed; run longer or start earlier"
         )
     moved = np.asarray(positions, dtype=float)
     if drift is not None:
@@ -266,7 +264,8 @@ def _log_propagator(log_d: Floats, edges: Floats, region: Ints, density: Floats,
     values, vectors = np.linalg.eigh(symmetric)
     exponential = (vectors * np.exp(np.minimum(values, 0.0) * time)) @ vectors.T
     propagator = exponential * (root[None, :] / root[:, None])
-    return np.log(np.maximum(propagator, 1e-14))
+    logarithm: Floats = np.log(np.maximum(propagator, 1e-14))
+    return logarithm
 
 
 def _across(
@@ -300,7 +299,7 @@ def _across(
     np.add.at(counts, (origin, target), 1.0)
 
     def loss(log_d: Floats) -> float:
-        return -float(np.sum(counts * _log_propagator(log_d, edges, region, density, time))) / counts.sum()
+        return -float(np.sum(counts * _log_propagator(log_d, edges, region, density, time)) / counts.sum())
 
     start = np.log(guess)
     found = optimize.minimize(
