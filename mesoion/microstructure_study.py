@@ -115,6 +115,7 @@ def _draw(folder: RunFolder, structure: Microstructure, mesh: CellMesh, width: f
     if spread > 0:
         axes[1].plot(grid, norm.cdf((np.log(grid) - mode) / spread), "--", label="log-normal")
     axes[1].set_xscale("log")
+    plots.plain_log_ticks(axes[1].xaxis, float(grid[0]), float(grid[-1]))
     axes[1].set_xlabel("equivalent diameter / µm")
     axes[1].set_ylabel("cumulative share of grains")
     axes[1].legend()

@@ -15,33 +15,14 @@ from pathlib import Path
 import pytest
 import toy_study
 from numpy.testing import assert_allclose
+from toy_points import square, wrong_kind
 
 from mesoion import study, sweep
-from mesoion.errors import InputError, MesoionError
+from mesoion.errors import InputError
 from mesoion.sweep import SweepCache, grid, run_sweep
 from mesoion.sweep_study import parse_key_path, with_value
 
 HERE = str(Path(__file__).parent)
-
-
-def square(x: float, log: str = "", pause: float = 0.0) -> dict[str, float]:
-    """x², with a line in `log` when it starts."""
-    if log:
-        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(descriptor, f"{x}\n".encode())
-        os.close(descriptor)
-    time.sleep(pause)
-    if x == 13:
-        raise MesoionError("thirteen is not allowed")
-    if x == 14:
-        raise ZeroDivisionError("fourteen")
-    if x == 15:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {"y": x * x / 3}
-
-
-def wrong_kind(x: float) -> float:
-    return x
 
 
 def test_a_grid_is_all_combinations():
@@ -97,7 +78,7 @@ def test_a_worker_that_dies_fails_its_own_point_only(tmp_path):
 SWEEP = """
 import sys
 sys.path.insert(0, {here!r})
-from test_sweep import square
+from toy_points import square
 from mesoion import sweep
 sweep.code_hash = lambda: "the same in every process, also while somebody edits the code"
 run_sweep = sweep.run_sweep
@@ -123,7 +104,7 @@ def test_a_killed_sweep_resumes_repeats_nothing_and_ends_with_the_same_numbers(t
     killed = script("killed", str(log))
     rng = random.Random(5)
     kills = 0
-    for _ in range(4):
+    for _ in range(3):
         process = subprocess.Popen([sys.executable, killed], start_new_session=True)
         while not log.exists() and process.poll() is None:
             time.sleep(0.02)
