@@ -114,6 +114,7 @@ class Discretisation:
         )
         field = self._edges(permittivity, permittivity)
         wall_field = field[self._walls_start :]
+        bare = wall_field.copy()
         capacitance = np.zeros(len(walls))
         self._free = np.zeros(len(walls), dtype=bool)
         for index, electrode in enumerate(self.electrodes.values()):
@@ -129,6 +130,8 @@ class Discretisation:
             self._free[here] = electrode.kind == "reversible" and electrode.charge_transfer_resistance > 0.0
         self.field = field
         self._compact = capacitance
+        # Share of the potential step at an electrode that falls in the solid, not in its compact layer.
+        self._solid_share = wall_field / bare
 
     def _edges(self, across: Floats, along: Floats) -> Floats:
         """Transmissibility of every edge from cell coefficients; lengths in nm."""
@@ -480,6 +483,11 @@ class Discretisation:
         for index, s in enumerate(self._species):
             total += s.charge**2 * s.amount * p.filling[index][:n] * p.empty[index][:n]
         return total
+
+    def wall_steps(self, p: Profile) -> Floats:
+        """Potential of each electrode face's cell less that of the solid at the face [kT/e]."""
+        k, wall = self.edge_k[self._walls_start :], self.edge_l[self._walls_start :]
+        return np.asarray((p.phi[k] - p.phi[wall]) * self._solid_share)
 
     @property
     def permittivity(self) -> Floats:

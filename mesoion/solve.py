@@ -32,9 +32,8 @@ _LAST_UPDATE = 1e-8
 # Updates below this [kT/e] may use the Jacobian of the step before.
 _REUSE_BELOW = 0.3
 _SMALLEST_BIAS_FRACTION = 1.0 / 64.0
-# Change of the potential's curvature over one cell [kT/e], square root: cells over Debye length.
-_WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.0, 2.5
-_SPACE_CHARGE = 1e-3
+# Band bending between neighbours more than half a Debye length apart [kT] that is worth a warning, or too much.
+_WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.0, 2.0
 
 
 class MeshWarning(UserWarning):
@@ -427,29 +426,23 @@ class State:
         return d.electrode_flows(self.unknowns, d.voltages(self.voltages))
 
     def unresolved(self) -> tuple[float, float, float, str]:
-        """Worst ratio of cell to space charge, with the Debye length [m], cell distance [m] and place.
+        """Largest change of e phi - mu_Li between neighbours [kT] that a space charge makes, and where.
 
-        sqrt(e |d rho| h^2/(eps kT)) over faces: the change of the potential's curvature across one cell, in kT/e,
-        where the charge changes by more than a thousandth of the mobile one; the charge of a merely non-uniform
-        field in a neutral grain is far below that.
+        Also the Debye length [m], the distance [m] and the place. Counted where neighbours are more than half a
+        Debye length apart; an ohmic drop moves phi and mu_Li alike and does not count.
         """
         d = self.system.discretisation
         mesh = self.system.mesh
         k, m = mesh.face_cells.T
-        rho = self.charge_density
         length = self.debye_length
-        scale = d.permittivity * d.thermal_voltage
-        jump = np.abs(rho[k] - rho[m])
-        mobile = scale / length**2
-        charged_faces = jump > _SPACE_CHARGE * np.minimum(mobile[k], mobile[m])
-        faces = np.sqrt(jump / np.minimum(scale[k], scale[m])) * mesh.face_lengths * charged_faces
-        # Only blocking electrodes make a space charge of their own.
-        outer = d.outer_faces
-        cells = mesh.outer_cells[outer]
-        step = self.profile.phi[d.edge_k] - self.profile.phi[d.edge_l]
-        charged = d.blocking_walls & (np.abs(step[len(step) - len(outer) :]) > 0.05)
-        walls = np.sqrt(np.abs(rho[cells]) / scale[cells]) * 2.0 * mesh.outer_distances[outer] * charged
-        both = np.r_[faces, walls]
+        bending = self.profile.phi - self.profile.eta[0]
+        face_length = np.minimum(length[k], length[m])
+        faces = np.abs(bending[k] - bending[m]) * (mesh.face_lengths > 0.5 * face_length)
+        # A blocking electrode bends the bands between its face and the first cell, beside the compact layer.
+        outer = d.outer_faces[d.blocking_walls]
+        cells, distance = mesh.outer_cells[outer], mesh.outer_distances[outer]
+        walls = d.wall_steps(self.profile)[d.blocking_walls] * (2.0 * distance > 0.5 * length[cells])
+        both = np.r_[faces, np.abs(walls)]
         if not len(both):
             return 0.0, np.inf, 0.0, ""
         worst = int(np.argmax(both))
@@ -458,6 +451,6 @@ class State:
             size = float(mesh.face_lengths[worst])
         else:
             cell = int(cells[worst - len(faces)])
-            size = 2.0 * float(mesh.outer_distances[outer[worst - len(faces)]])
+            size = 2.0 * float(distance[worst - len(faces)])
         place = "(" + ", ".join(f"{x:.4g}" for x in mesh.centers[cell]) + ") m"
         return float(both[worst]), float(length[cell]), size, place
