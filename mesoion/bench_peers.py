@@ -371,6 +371,12 @@ class DevsimPNP:
         return self._solve(tolerance)
 
     @property
+    def version(self) -> str:
+        """DEVSIM's version and the linear solver it uses."""
+        info = self._devsim.get_parameter(name="info")
+        return f"DEVSIM {info['version']}, {info['direct_solver']}"
+
+    @property
     def potential(self) -> Floats:
         """phi (n,) [V]."""
         return np.asarray(self._values("phi")[: self._n] * self._edges.thermal_voltage)
