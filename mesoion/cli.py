@@ -14,6 +14,9 @@ import typer
 
 from mesoion.errors import MesoionError
 
+INTERNAL_ERROR = 70
+"""Exit code of an error that is nobody's but the program's (EX_SOFTWARE)."""
+
 app = typer.Typer(
     name="mesoion",
     help="What grain boundaries do to a pellet of an oxide solid electrolyte.",
@@ -211,7 +214,7 @@ def records(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: run the command line; exit code 2 with one message for an error of the user's.
+    """Entry point: run the command line; exit code 2 with one message for an error of the user's, 70 for one of ours.
 
     arguments: instead of the process's own.
     """
@@ -226,3 +229,18 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         typer.echo("stopped; run the same command to resume", err=True)
         sys.exit(130)
+    except Exception as error:
+        typer.echo(
+            f"internal error, {type(error).__name__}: {error}; details for a report: {_details()}", err=True
+        )
+        sys.exit(INTERNAL_ERROR)
+
+
+def _details() -> str:
+    """Path of a new file with the traceback of the error being handled."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="mesoion-", suffix=".txt", delete=False) as stream:
+        stream.write(traceback.format_exc())
+    return stream.name

@@ -95,7 +95,7 @@ def compute(case: Case) -> Row:
         got: float | None = float(case.measure())
     except MesoionError as error:
         got, note = None, str(error)
-    except (ArithmeticError, ValueError) as error:
+    except Exception as error:  # one broken row must not hide the others
         got, note = None, f"{type(error).__name__}: {error}"
     seconds = time.perf_counter() - start
     error_size = None if got is None or not math.isfinite(got) else _error(case, got)

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from test_runfolder import TOY
@@ -138,6 +139,19 @@ def test_out_of_memory_and_interruption_are_one_message(capsys, monkeypatch):
         got, _, err = call(capsys)
         assert got == code
         assert word in err
+
+
+def test_an_error_of_the_program_itself_leaves_its_details_in_a_file(capsys, monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(cli, "app", fail)
+    code, _, err = call(capsys)
+    assert code == cli.INTERNAL_ERROR
+    assert len(err.splitlines()) == 1
+    details = Path(err.split("details for a report: ")[1].strip())
+    assert "KeyError: 'a bug'" in details.read_text()
+    details.unlink()
 
 
 def test_an_error_in_a_fresh_process_has_no_traceback(tmp_path):
