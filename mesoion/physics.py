@@ -43,9 +43,8 @@ def bernoulli(x: ArrayLike) -> tuple[Floats, Floats]:
     safe = np.where(tiny, 1.0, z)
     em1 = np.expm1(safe)
     value = np.where(tiny, 1.0, safe / em1)
-    # B(-x) without cancellation on either side of zero.
-    mirrored = np.where(z > 0.0, value + z, value * np.exp(np.minimum(z, 0.0)))
-    slope = (1.0 - mirrored) / em1
+    # B(-x) = B(x) + x.
+    slope = (1.0 - (value + z)) / em1
     near = np.clip(z, -_SERIES_LIMIT, _SERIES_LIMIT)
     square = near * near
     series = np.full_like(near, _SERIES[-1])

@@ -101,7 +101,7 @@ class PNPSystem:
         `tolerance` [kT/e] is the last Newton update allowed. Biases Newton cannot reach at once are approached in
         steps. Raises ConvergenceError (with the last converged State) or MeshError for an unresolved space charge.
         """
-        start = self.rest if start is None else start
+        start = self._checked_start(start)
         d = self.discretisation
         if not self.electrodes:
             raise InputError("electrodes", "none", "a steady state under bias needs at least one electrode")
@@ -147,12 +147,22 @@ class PNPSystem:
             self,
             voltage,
             t_end,
-            self.rest if start is None else start,
+            self._checked_start(start),
             tolerance=tolerance,
             first_step=first_step,
             largest_step=largest_step,
             keep_states=keep_states,
         )
+
+    def _checked_start(self, start: State | None) -> State:
+        rest = self.rest
+        if start is None:
+            return rest
+        if start.unknowns.shape != rest.unknowns.shape or start.system.mesh is not self.mesh:
+            raise InputError(
+                "start", "a state of another system", "start from a state on the same mesh and species"
+            )
+        return start
 
     # Newton ----------------------------------------------------------------------------------------------------
 

@@ -72,14 +72,16 @@ def bicrystal(kind: str = "reversible", permittivity: float = 1000.0, **electrod
 
 
 @pytest.mark.parametrize("method", ["direct", "reduced"])
-def test_blocking_electrodes_over_thirteen_decades(method: str):
+@pytest.mark.parametrize("compact", [None, 0.02])
+def test_blocking_electrodes_over_thirteen_decades(method: str, compact: float | None):
+    """A compact layer carries the whole current as displacement: it adds 2/(i omega C)."""
     length = 200.0 * LAMBDA
-    system = slab(
-        tensor_mesh([mirrored(length, 1.05, 0.05 * LAMBDA)]),
-        {s: Electrode("blocking") for s in ("left", "right")},
-    )
+    contact = Electrode("blocking", compact)
+    system = slab(tensor_mesh([mirrored(length, 1.05, 0.05 * LAMBDA)]), {"left": contact, "right": contact})
     z = impedance(system, system.equilibrium(), DECADES, method=method).impedance
     exact = blocking_closed_form(DECADES, length)
+    if compact is not None:
+        exact = exact + 2.0 / (2j * np.pi * DECADES * compact)
     np.testing.assert_allclose(z, exact, rtol=1e-3)
     np.testing.assert_allclose(z.real, exact.real, rtol=1e-3)
 

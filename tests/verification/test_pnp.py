@@ -20,6 +20,7 @@ from mesoion.physics import (
     Electrode,
 )
 from mesoion.solve import MeshWarning, PNPSystem
+from mesoion.voronoi import CellLabels, voronoi_mesh
 
 TEMPERATURE = 300.0
 KT = BOLTZMANN * TEMPERATURE
@@ -38,7 +39,7 @@ def graded(length: float, first: float, cells: int) -> np.ndarray:
     return edges * (length / edges[-1])
 
 
-def uniform_fields(mesh: CellMesh, **changes: float | np.ndarray) -> CellFields:
+def uniform_fields(mesh: CellMesh, *, vacancy: bool = True, **changes: float | np.ndarray) -> CellFields:
     values: dict = {
         "site_density": 2e28,
         "reference_occupancy": 0.4,
@@ -48,7 +49,6 @@ def uniform_fields(mesh: CellMesh, **changes: float | np.ndarray) -> CellFields:
         "conductivity_along": 1e-2,
         "standard_energy": 0.0,
     }
-    vacancy = changes.pop("vacancy", True)
     theta = changes.get("reference_occupancy", 0.4)
     values.update(changes)
     arrays = {
@@ -167,12 +167,28 @@ def test_mott_schottky_resistivity_ratio(barrier: float):
 # Manufactured solution ---------------------------------------------------------------------------------------
 
 
-def manufactured_error(dimension: int, cells: int, stretch: float) -> tuple[float, float]:
+def rectangular(dimension: int, cells: int, stretch: float) -> CellMesh:
+    s = np.linspace(0.0, 1.0, cells + 1)
+    edges = 10 * NM * (s + stretch * np.sin(2.0 * np.pi * s) / (2.0 * np.pi))
+    return tensor_mesh([edges] * dimension)
+
+
+def irregular(cells: int) -> CellMesh:
+    """Voronoi cells of generators shaken off a square grid by up to 0.3 of its step."""
+    rng = np.random.default_rng(cells)
+    grid = (np.arange(cells) + 0.5) / cells
+    points = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    points += rng.uniform(-0.3, 0.3, points.shape) / cells
+    n = len(points)
+    zero = np.zeros(n, dtype=np.int64)
+    labels = CellLabels(zero, ("grain",), zero, zero - 1, np.zeros((n, 2)))
+    return voronoi_mesh(points, labels, np.ones(2), (False, False), 4.0 / cells, 10 * NM)
+
+
+def manufactured_error(mesh: CellMesh) -> tuple[float, float]:
     """L2 errors of phi (over its amplitude) and theta for sin x cos profiles with sources, on [0, L]^d."""
     length, sites, theta0, permittivity, sigma = 10 * NM, 2e28, 0.4, 2000.0, 1e-2
-    s = np.linspace(0.0, 1.0, cells + 1)
-    edges = length * (s + stretch * np.sin(2.0 * np.pi * s) / (2.0 * np.pi))
-    mesh = tensor_mesh([edges] * dimension)
+    dimension = mesh.dimension
     k = np.pi / length
     amplitude, swing = 2.0, 0.25
     x = mesh.centers
@@ -212,9 +228,15 @@ def manufactured_error(dimension: int, cells: int, stretch: float) -> tuple[floa
 @pytest.mark.parametrize("stretch", [0.0, 0.6], ids=["uniform", "graded"])
 @pytest.mark.parametrize(("dimension", "cells"), [(1, (80, 160)), (2, (24, 48)), (3, (10, 20))])
 def test_manufactured_solution_is_second_order(dimension: int, cells: tuple[int, int], stretch: float):
-    coarse, fine = (np.array(manufactured_error(dimension, n, stretch)) for n in cells)
+    coarse, fine = (np.array(manufactured_error(rectangular(dimension, n, stretch))) for n in cells)
     assert np.all(fine < 0.02)
     assert np.all(np.log2(coarse / fine) > 1.95)
+
+
+def test_manufactured_solution_on_irregular_cells():
+    coarse, fine = (np.array(manufactured_error(irregular(n))) for n in (20, 80))
+    assert np.all(fine < 0.005)
+    assert np.all(0.5 * np.log2(coarse / fine) > 1.95)
 
 
 # Solver ------------------------------------------------------------------------------------------------------
@@ -298,11 +320,13 @@ def test_newton_reaches_one_volt_and_currents_agree(permittivity: float, segrega
     np.testing.assert_allclose(state.current("left"), -state.current("right"), rtol=1e-12)
 
 
-def test_linear_potential_is_exact_and_ohm_holds():
+@pytest.mark.parametrize("vacancy", [True, False])
+def test_linear_potential_is_exact_and_ohm_holds(vacancy: bool):
     rng = np.random.default_rng(5)
     mesh = tensor_mesh([np.r_[0.0, np.cumsum(rng.uniform(0.2, 2.0, 20))] * NM, np.linspace(0, 3, 5) * NM])
     length = float(mesh.volumes.sum() / (3 * NM))
-    system = PNPSystem(mesh, uniform_fields(mesh), TEMPERATURE, {"left": Electrode(), "right": Electrode()})
+    fields = uniform_fields(mesh, vacancy=vacancy)
+    system = PNPSystem(mesh, fields, TEMPERATURE, {"left": Electrode(), "right": Electrode()})
     state = system.steady_state({"left": 0.3})
     np.testing.assert_allclose(state.potential, 0.3 * (1.0 - mesh.centers[:, 0] / length), rtol=1e-12)
     np.testing.assert_allclose(state.current("left"), 0.3 * 1e-2 * 3 * NM / length, rtol=1e-12)
@@ -371,6 +395,9 @@ def test_bad_names_and_values_are_refused():
         system.steady_state({"rigth": 0.1})
     with pytest.raises(InputError, match="electrode"):
         system.equilibrium().current("top")
+    other = tensor_mesh([np.linspace(0.0, 4.0, 9) * NM])
+    with pytest.raises(InputError, match="start"):
+        system.steady_state(start=PNPSystem(other, uniform_fields(other), TEMPERATURE).equilibrium())
     with pytest.raises(InputError, match="electrodes"):
         PNPSystem(mesh, fields, TEMPERATURE).steady_state()
     with pytest.raises(MeshError, match="'boundary'"):

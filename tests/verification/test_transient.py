@@ -137,6 +137,9 @@ def test_second_order_in_time():
         ramp = {"right": lambda t: 0.2 * np.sin(0.5 * np.pi * t / end) ** 2}
         result = system.transient(ramp, end, tolerance=1e6, first_step=h, largest_step=h)
         assert len(result.time) == steps + 1
+        # Current and charge come by different ways: induced current, and charge on the metal plus ions passed.
+        passed = np.trapezoid(result.current["right"], result.time)
+        np.testing.assert_allclose(passed, result.charge["right"][-1], rtol=1e-3)
         return float(result.charge["right"][-1])
 
     values = [charge(n) for n in (40, 80, 160)]
