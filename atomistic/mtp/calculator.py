@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -16,7 +16,7 @@ from atomistic.mtp.kernel import Evaluator
 from atomistic.mtp.potential import MTPotential, read_mtp
 
 
-class MTPCalculator(Calculator):  # type: ignore[misc]
+class MTPCalculator(Calculator):
     """`atoms.calc = MTPCalculator("llzo.mtp")`.
 
     potential: an MTPotential or the path of a `.mtp` file; species: needed for a file that names none;
@@ -25,7 +25,7 @@ class MTPCalculator(Calculator):  # type: ignore[misc]
     directions stress (eV/angstrom^3, Voigt order xx yy zz yz xz xy). Raises the kernel's SpeciesError, GeometryError.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class MTPCalculator(Calculator):  # type: ignore[misc]
         skin: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         if isinstance(potential, MTPotential):
             self.potential = potential if species is None else potential.with_species(species)
         else:
@@ -50,8 +50,8 @@ class MTPCalculator(Calculator):  # type: ignore[misc]
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Fill `results`; one evaluation gives every property."""
-        super().calculate(atoms, list(properties), list(system_changes))
-        structure = self.atoms
+        super().calculate(atoms, list(properties), list(system_changes))  # type: ignore[no-untyped-call]
+        structure: Any = self.atoms
         types = self.potential.types_of(structure.get_chemical_symbols())
         found = self.evaluator.evaluate(structure.positions, types, structure.cell.array, structure.pbc)
         self.results = {
