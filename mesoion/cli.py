@@ -184,6 +184,28 @@ def validate(
 
 
 @app.command()
+def bench(
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="Only groups whose name contains GROUP.", show_default=False),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small cases, under two minutes.")] = False,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Repetitions of every comparison.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ourselves against FiPy and DEVSIM on the same work in one run, and how our own work grows.
+
+    Example: mesoion bench --quick --only 1d
+    """
+    from mesoion.bench import as_text, run_bench
+
+    rows = run_bench(only, repeats, quick=quick, progress=lambda line: typer.echo(line, err=True))
+    typer.echo(json.dumps({"rows": rows}, indent=1) if as_json else as_text(rows))
+
+
+@app.command()
 def records(
     name: Annotated[
         str | None, typer.Argument(metavar="[RECORD]", help="Name or file of a record.", show_default=False)
