@@ -92,6 +92,22 @@ class BoundaryPlanes:
         away = np.abs(self.distance(positions, cell)[0])
         return away <= 0.5 * width, away > bulk_beyond
 
+    def layers(self, width: float, separate: bool = True) -> dict[str, list[tuple[float, float]]]:
+        """Layers (low, high) [Å] of the height for `regional_diffusivity`: the boundaries and what lies between.
+
+        Keys "bulk" and "boundary 1", "boundary 2", ... by height, or one "boundary" for all where not `separate`.
+        Raises InputError where the layers would touch.
+        """
+        self.default_bulk(width)
+        heights = [f * self.height for f in self.fractions]
+        ends = [*heights[1:], heights[0] + self.height]
+        found: dict[str, list[tuple[float, float]]] = {"bulk": []}
+        for number, (here, following) in enumerate(zip(heights, ends, strict=True), start=1):
+            name = f"boundary {number}" if separate else "boundary"
+            found.setdefault(name, []).append((here - 0.5 * width, here + 0.5 * width))
+            found["bulk"].append((here + 0.5 * width, following - 0.5 * width))
+        return found
+
     def default_bulk(self, width: float) -> float:
         """Distance beyond which the grain counts as bulk: half way from the layer's edge to the mid-plane.
 
