@@ -1,0 +1,133 @@
+"""`atomistic md`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Symbols = Annotated[
+    str | None,
+    typer.Option(
+        help="Symbols in the potential's order, 'Li La Zr O', for files that name none.", show_default=False
+    ),
+]
+
+
+def command(
+    structure: Annotated[
+        Path, typer.Argument(help="Any file ASE reads; the last frame.", show_default=False)
+    ],
+    temperature: Annotated[float, typer.Option(min=0.0, help="K", show_default=False)],
+    steps: Annotated[int, typer.Option(min=0, help="Recorded steps.", show_default=False)],
+    potential: Annotated[Path | None, typer.Option(help="A .mtp file.", show_default=False)] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead: a LAMMPS line, repeatable; {species} stands for --species.", show_default=False
+        ),
+    ] = None,
+    pair_file: Annotated[
+        list[Path] | None, typer.Option(help="A file that --pair lines read, repeatable.", show_default=False)
+    ] = None,
+    species: Symbols = None,
+    timestep_fs: Annotated[float, typer.Option(min=0.0)] = 2.0,
+    ensemble: Annotated[str, typer.Option(help="nvt, npt or nve")] = "nvt",
+    pressure_bar: Annotated[float, typer.Option()] = 0.0,
+    barostat: Annotated[str, typer.Option(help="iso, aniso or tri")] = "iso",
+    repeat: Annotated[str, typer.Option(help="Copies along the three cell vectors.")] = "1 1 1",
+    seed: Annotated[int, typer.Option(min=1)] = 1,
+    dump_every: Annotated[int, typer.Option(min=1)] = 100,
+    thermo_every: Annotated[int, typer.Option(min=1)] = 100,
+    engine: Annotated[str, typer.Option(help="auto, plugin, numba or ase")] = "auto",
+    core: Annotated[Path | None, typer.Option(help="Repulsive core: lines 'Li O inner outer'.")] = None,
+    grade: Annotated[
+        Path | None, typer.Option(help="Active set, to stop where the potential extrapolates.")
+    ] = None,
+    grade_every: Annotated[int, typer.Option(min=1)] = 20,
+    grade_limit: Annotated[float, typer.Option(min=0.0)] = 10.0,
+    processes: Annotated[int, typer.Option(min=1, help="MPI processes.")] = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("runs/md"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run molecular dynamics; the same command continues a killed run and returns a complete one.
+
+    Example: atomistic md llzo.cif --potential llzo.mtp --temperature 900 --steps 50000 --out runs/llzo-900K
+    """
+    from atomistic.dynamics import LammpsPotential
+    from atomistic.errors import InputError
+    from atomistic.labels import read_frames
+    from atomistic.lammps import run_md
+    from atomistic.mtp.core import RepulsiveCore
+    from atomistic.mtp.potential import read_mtp
+
+    symbols = tuple(species.split()) if species else None
+    if (potential is None) == (not pair):
+        raise InputError("--potential", potential, "give either --potential FILE.mtp or --pair lines")
+    counts = repeat.split()
+    if len(counts) != 3 or not all(count.isdigit() and 1 <= int(count) <= 1000 for count in counts):
+        raise InputError("--repeat", repeat, "three whole numbers such as '2 2 2' are expected")
+    atoms = read_frames(structure)[-1].repeat([int(count) for count in counts])
+    settings: dict[str, Any] = {}
+    model: Any
+    if potential is not None:
+        model = read_mtp(potential, symbols)
+        if grade is not None:
+            settings = {"grade_every": grade_every, "grade_limit": grade_limit}
+    else:
+        if symbols is None:
+            raise InputError("--species", species, "the symbols of the LAMMPS types are needed with --pair")
+        if core is not None or grade is not None:
+            raise InputError("--pair", pair, "cores and grades belong to moment tensor potentials")
+        model = LammpsPotential(pair or [], symbols, pair_file or [])
+    result = run_md(
+        atoms,
+        model,
+        directory=out,
+        engine=engine,  # type: ignore[arg-type]
+        core=None if core is None else RepulsiveCore.load(core, model.species),
+        grade_file=grade,
+        temperature=temperature,
+        steps=steps,
+        timestep_fs=timestep_fs,
+        ensemble=ensemble,
+        pressure_bar=pressure_bar,
+        barostat=barostat,
+        seed=seed,
+        dump_every=dump_every,
+        thermo_every=thermo_every,
+        processes=processes,
+        **settings,
+    )
+    thermo = result.thermo
+    later = thermo[thermo["step"] > 0.2 * thermo["step"].max()] if len(thermo) > 5 else thermo
+    numbers = {
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "stage": result.stage,
+        "grade": result.grade,
+        "engine": result.engine,
+        "atoms": len(result.final),
+        "seconds": result.seconds,
+        "microseconds_per_atom_step": result.microseconds_per_atom_step if result.steps else None,
+        "mean_temperature_K": float(later["temperature_K"].mean()),
+        "mean_potential_energy_eV": float(later["potential_energy_eV"].mean()),
+        "mean_pressure_bar": float(later["pressure_bar"].mean()),
+        "mean_volume_A3": float(later["volume_A3"].mean()),
+        "trajectory": result.trajectory.name,
+    }
+    text = json.dumps(numbers, indent=1)
+    (out / "results.json").write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(text)
+        return
+    if result.stopped is not None:
+        typer.echo(
+            f"stopped by {result.stopped} in the {result.stage} at step {result.steps}; frames before are kept"
+        )
+    typer.echo(
+        f"{result.steps} steps of {len(result.final)} atoms, mean temperature {numbers['mean_temperature_K']:.0f} K"
+    )
+    typer.echo(f"trajectory: {result.trajectory}\nnumbers: {out / 'results.json'}")
