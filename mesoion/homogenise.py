@@ -1,4 +1,4 @@
-"""Effective conductivity of a representative cell with resolved boundary layers.
+"""Effective conductivity of a representative cell: resolved boundary layers here, collapsed and reduced ones beside.
 
 The cell problem div(sigma (e_j + grad u_j)) = 0 with periodic u_j gives the effective tensor
 sigma_ij = <e_i . sigma (e_j + grad u_j)> (Bensoussan, Lions, Papanicolaou, Asymptotic Analysis for Periodic
@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mesoion.collapsed import CollapsedPolycrystal
 from mesoion.errors import InputError
 from mesoion.mesh import CellMesh
 from mesoion.network import network_solver, scatter
+from mesoion.reduced import BoundaryRange, ReducedPolycrystal
+
+__all__ = ["BoundaryRange", "CollapsedPolycrystal", "ReducedPolycrystal", "effective_conductivity"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -82,8 +82,8 @@ def layered_mesh(
         for w in width
     ]
     along = np.minimum(0.25 * width, np.inf if junction_cell is None else junction_cell / unit)
-    geometry = _merged(scaled, ladders, along)
-    cloud = _Cloud(geometry, ladders, tangential_growth, largest)
+    geometry = merged_geometry(scaled, ladders, along)
+    cloud = GeneratorCloud(geometry, ladders, tangential_growth, largest)
     points, labels = cloud.build()
     return voronoi_mesh(points, labels, scaled.box, scaled.periodic, 3.0 * largest, unit)
 
@@ -98,7 +98,7 @@ def merged_for_widths(microstructure: Microstructure, widths: Mapping[str, float
     unit = microstructure.mean_grain_size
     width = np.array([widths[name] for name in microstructure.boundary_names]) / unit
     ladders = [Ladder.build(w, 4, w / 8.0, 1.6, 0.15) for w in width]
-    merged = _merged(microstructure.scaled(1.0 / unit), ladders, 0.25 * width).microstructure
+    merged = merged_geometry(microstructure.scaled(1.0 / unit), ladders, 0.25 * width).microstructure
     return merged.scaled(unit)
 
 
@@ -153,6 +153,14 @@ class Ladder:
             heights=edges_out,
         )
 
+    @classmethod
+    def rows_only(cls, pair: float, growth: float, largest: float) -> Ladder:
+        """Rows beside an interface without a layer, the mirrored pair `pair` apart."""
+        count = 1 + max(0, int(np.log(largest / pair) / np.log(growth)))
+        spacing = np.asarray(pair * growth ** np.arange(count), dtype=float)
+        edges = np.r_[0.0, np.cumsum(spacing)]
+        return cls(0.0, np.empty(0), 0.5 * (edges[1:] + edges[:-1]), spacing, edges)
+
     @property
     def offset(self) -> float:
         """Distance of the mirrored pair from the interface."""
@@ -165,7 +173,7 @@ class Ladder:
 
 
 @dataclass(frozen=True)
-class _Edges:
+class InterfaceEdges:
     """All edges of all grain outlines, one after the other, with the interface that belongs to each.
 
     start, end: corners of the outline; facet -1 on walls; after, before: neighbours in the outline;
@@ -191,12 +199,12 @@ class _Edges:
 
 
 @dataclass(frozen=True)
-class _Geometry:
+class LayerGeometry:
     microstructure: Microstructure
-    edges: _Edges
+    edges: InterfaceEdges
 
 
-def _merged(micro: Microstructure, ladders: list[Ladder], along: Floats) -> _Geometry:
+def merged_geometry(micro: Microstructure, ladders: list[Ladder], along: Floats) -> LayerGeometry:
     """Merge facets until every interface is long enough for its first columns."""
     for _ in range(_MERGE_LIMIT):
         edges = _interfaces(micro, ladders, along)
@@ -207,7 +215,7 @@ def _merged(micro: Microstructure, ladders: list[Ladder], along: Floats) -> _Geo
         room = span - edges.first_start - edges.first_end
         tight = on & (room < 0.25 * np.minimum(edges.cell_start, edges.cell_end))
         if not tight.any():
-            return _Geometry(micro, edges)
+            return LayerGeometry(micro, edges)
         # One layer of short facets at a time: merging changes the corner angles of its neighbours.
         deficit = np.full(micro.n_facets, np.inf)
         np.minimum.at(deficit, edges.facet[tight], (length / np.maximum(length - room, 1e-12))[tight])
@@ -216,7 +224,7 @@ def _merged(micro: Microstructure, ladders: list[Ladder], along: Floats) -> _Geo
         short = np.zeros(micro.n_facets, dtype=bool)
         short[worst] = True
         longest = float(micro.facet_lengths[short].max())
-        if longest > 12.0 * max(lad.width for lad in ladders):
+        if longest > 12.0 * max(max(lad.width, lad.spacing[0]) for lad in ladders):
             f = int(np.flatnonzero(short)[np.argmax(micro.facet_lengths[short])])
             raise MeshError(
                 f"facet {f} meets its neighbours at too sharp an angle for its layer; use a smaller grain-boundary"
@@ -230,7 +238,7 @@ def _left(u: Floats) -> Floats:
     return np.stack([-u[..., 1], u[..., 0]], axis=-1)
 
 
-def _interfaces(micro: Microstructure, ladders: list[Ladder], along: Floats) -> _Edges:
+def _interfaces(micro: Microstructure, ladders: list[Ladder], along: Floats) -> InterfaceEdges:
     """Interfaces of every outline edge and the place of their first columns."""
     sizes = np.array([len(o) for o in micro.outlines])
     grain = np.repeat(np.arange(len(sizes)), sizes)
@@ -285,7 +293,13 @@ def _interfaces(micro: Microstructure, ladders: list[Ladder], along: Floats) -> 
         np.where(on, np.hypot(wanted, offset), 0.0),
         np.where(on[before], np.hypot(wanted_p, offset[before]), 0.0),
     )
-    return _Edges(
+    if not half.any():
+        # Without layers the pair lies in two grains: all corners of a junction share one circle.
+        junction = np.concatenate(micro.outline_vertices)
+        widest = np.zeros(len(micro.vertices))
+        np.maximum.at(widest, junction, arm)
+        arm = widest[junction]
+    return InterfaceEdges(
         grain=grain,
         facet=facet,
         start=start,
@@ -330,10 +344,12 @@ def graded_nodes(length: float, first: float, last: float, growth: float, larges
     return np.asarray(nodes)
 
 
-class _Cloud:
+class GeneratorCloud:
     """Generators of a layered mesh with their labels."""
 
-    def __init__(self, geometry: _Geometry, ladders: list[Ladder], tangential: float, largest: float) -> None:
+    def __init__(
+        self, geometry: LayerGeometry, ladders: list[Ladder], tangential: float, largest: float
+    ) -> None:
         self.micro, self.edges = geometry.microstructure, geometry.edges
         self.ladders, self.tangential, self.largest = ladders, tangential, largest
         e = self.edges
@@ -343,6 +359,8 @@ class _Cloud:
         self.stations: list[Floats] = [np.empty(0)] * len(e.facet)
         self.local: list[Floats] = [np.empty(0)] * len(e.facet)
         self._columns()
+        counts = np.array([len(t) for t in self.stations], dtype=np.int64)
+        self.column_offset, self.n_columns = np.cumsum(counts) - counts, int(counts.sum())
 
     def _ladder(self, edge: int) -> Ladder:
         kind = int(self.micro.facet_type[self.edges.facet[edge]])
@@ -393,21 +411,26 @@ class _Cloud:
                 gaps = np.diff(t)
                 self.local[edge] = 0.5 * (np.r_[gaps[0], gaps] + np.r_[gaps, gaps[-1]])
 
+    def pair_labels(self, paired: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+        """Edge and station of each paired generator of `grain_points`, -1 for the others."""
+        edges = np.flatnonzero(self.edges.facet >= 0)
+        counts = np.array([len(self.stations[e]) for e in edges.tolist()], dtype=np.int64)
+        edge, station = np.full(len(paired), -1, dtype=np.int64), np.full(len(paired), -1, dtype=np.int64)
+        edge[paired] = np.repeat(edges, counts)
+        station[paired] = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return edge, station
+
     def build(self) -> tuple[Floats, CellLabels]:
         """Generators folded into the box, and their labels."""
         rows, row_edge, pair = self._layer_points()
         core, core_edge = self._junction_points(rows)
-        inner, grain, grain_pair = self._grain_points()
+        inner, grain, grain_pair = self.grain_points()
         points = np.concatenate([rows, core, inner])
         edge = np.r_[row_edge, core_edge, np.full(len(inner), -1)]
         paired = np.r_[pair, np.zeros(len(core), dtype=bool), grain_pair]
         owner = np.r_[np.full(len(rows) + len(core), -1), grain]
-        box, periodic = self.micro.box, self.micro.periodic
-        for axis in (0, 1):
-            if periodic[axis]:
-                points[:, axis] %= box[axis]
-                points[points[:, axis] >= box[axis], axis] = 0.0
-        keep = self._without_intruders(points, paired)
+        points = fold(points, self.micro)
+        keep = self.without_intruders(points, paired)
         points, edge, owner = points[keep], edge[keep], owner[keep]
         e = self.edges
         inside = edge >= 0
@@ -442,7 +465,7 @@ class _Cloud:
             pair = np.tile(np.arange(rows) == 0, len(column)) & np.repeat(
                 np.arange(len(column)) < len(t), rows
             )
-            margin = np.minimum(_CORNER_MARGIN * min(h0, h1), 0.5 * ladder.width)
+            margin = min(0.95 * _CORNER_MARGIN * min(h0, h1), 0.5 * ladder.width)
             room = np.ones(len(xy), dtype=bool)
             for origin, corner, sign, arm in (
                 (e.start[edge], e.corner_start[edge], -1.0, e.arm_start[edge]),
@@ -450,7 +473,9 @@ class _Cloud:
             ):
                 ray = corner - origin
                 rel = xy - origin
-                distance = sign * (ray[0] * rel[:, 1] - ray[1] * rel[:, 0]) / np.hypot(*ray)
+                distance = (
+                    sign * (ray[0] * rel[:, 1] - ray[1] * rel[:, 0]) / max(float(np.hypot(*ray)), 1e-300)
+                )
                 room &= (distance > margin) & (np.hypot(*(xy - corner).T) > 1.05 * arm)
             keep = pair | room
             points.append(xy[keep])
@@ -466,6 +491,8 @@ class _Cloud:
         points, owner, sizes = [np.empty((0, 2))], [np.empty(0, dtype=np.int64)], [np.empty(0)]
         for edge in np.flatnonzero(e.facet >= 0).tolist():
             half = 0.5 * self._ladder(edge).width
+            if half == 0:
+                continue
             for origin, corner, sign, h in (
                 (e.start[edge], e.corner_start[edge], -1.0, float(e.cell_start[edge])),
                 (e.end[edge], e.corner_end[edge], 1.0, float(e.cell_end[edge])),
@@ -483,7 +510,9 @@ class _Cloud:
                 )
                 rel = xy - origin
                 distance = sign * (ray[0] * rel[:, 1] - ray[1] * rel[:, 0]) / np.hypot(*ray)
-                xy = xy[distance > _CORNER_MARGIN * h]
+                t = (xy - e.corner_start[edge]) @ self.along[edge]
+                within = t < self.stations[edge][0] if sign < 0 else t > self.stations[edge][-1]
+                xy = xy[within & (distance > _CORNER_MARGIN * h)]
                 points.append(xy)
                 owner.append(np.full(len(xy), edge))
                 sizes.append(np.full(len(xy), h))
@@ -502,8 +531,11 @@ class _Cloud:
             xy, edges = xy[~dropped], edges[~dropped]
         return xy, edges
 
-    def _grain_points(self) -> tuple[Floats, Ints, NDArray[np.bool_]]:
-        """Columns and filling of every grain: points, grain, whether they are half of a mirrored pair."""
+    def grain_points(self) -> tuple[Floats, Ints, NDArray[np.bool_]]:
+        """Columns and filling of every grain: points, grain, whether they are half of a mirrored pair.
+
+        The pairs of an edge come in the order of its stations.
+        """
         e = self.edges
         bounds = np.searchsorted(e.grain, np.arange(self.micro.n_grains + 1))
         points, owner, paired = [], [], []
@@ -594,7 +626,7 @@ class _Cloud:
             points = corners.mean(axis=0, keepdims=True)
         return points
 
-    def _without_intruders(self, points: Floats, paired: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def without_intruders(self, points: Floats, paired: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Drop unpaired generators nearer to an interface than its own mirrored pair: they would bend the face.
 
         The distance to a pair is compared where its face ends (midway to the next column, and at the corners); as the
@@ -612,18 +644,24 @@ class _Cloud:
             radii.append(np.r_[e.arm_start[edge], r, e.arm_end[edge]])
         if not probes or not len(free):
             return keep
-        where, radius = np.concatenate(probes), np.concatenate(radii)
+        where, radius = fold(np.concatenate(probes), self.micro), np.concatenate(radii)
         box, periodic = self.micro.box, self.micro.periodic
-        for axis in (0, 1):
-            if periodic[axis]:
-                where[:, axis] %= box[axis]
-                where[where[:, axis] >= box[axis], axis] = 0.0
         tree = cKDTree(points[free], boxsize=[b if p else 0.0 for b, p in zip(box, periodic, strict=True)])
         distance, _ = tree.query(where)
         hit = np.flatnonzero(distance < radius * (1 - 1e-9))
         for intruders in tree.query_ball_point(where[hit], radius[hit] * (1 - 1e-9)):
             keep[free[intruders]] = False
         return keep
+
+
+def fold(xy: Floats, micro: Microstructure) -> Floats:
+    """Points moved into the box along its periodic axes."""
+    folded = xy.copy()
+    for axis in (0, 1):
+        if micro.periodic[axis]:
+            folded[:, axis] %= micro.box[axis]
+            folded[folded[:, axis] >= micro.box[axis], axis] = 0.0
+    return folded
 
 
 def _inside(xy: Floats, corners: Floats) -> NDArray[np.bool_]:
