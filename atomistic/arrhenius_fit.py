@@ -214,8 +214,8 @@ def _kinked(x: Floats, at: float) -> Floats:
 
 def _least_squares(design: Floats, y: Floats, v: Floats) -> tuple[Floats, float, Floats]:
     weighted = design / np.sqrt(v)[:, None]
-    covariance: Floats = np.linalg.pinv(weighted.T @ weighted, rcond=1e-14, hermitian=True)
-    theta: Floats = np.linalg.lstsq(weighted, y / np.sqrt(v), rcond=None)[0]
+    covariance = np.asarray(np.linalg.pinv(weighted.T @ weighted, rcond=1e-14, hermitian=True), dtype=float)
+    theta = np.asarray(np.linalg.lstsq(weighted, y / np.sqrt(v), rcond=None)[0], dtype=float)
     residual = y - design @ theta
     return theta, float(np.sum(residual**2 / v)), covariance
 

@@ -50,6 +50,7 @@ LSTZ: doi 10.1038/s41467-023-37115-6, Fig. 4 (a bar stands over the digit before
 on elemental segregation at LLZO grain boundaries, its figures 5 and 7.
 """
 
+_MOST_EXTRA_LAYERS = 40
 _ZONE = 4.0
 """Half width of the zone about a boundary in which atoms are merged, removed or pushed, Å."""
 
@@ -60,7 +61,8 @@ class Candidate:
 
     cut_1, cut_2: heights of the grains' terminations within a plane spacing, Å; shift: in-plane shift of grain 2 at the
     first boundary, closing: that of grain 1 at the second, (2,) Å; gap: extra spacing at each boundary, Å; removed:
-    formula units taken out at each boundary; energy: model excess energy of the two boundaries, J/m² (for ranking).
+    formula units taken out at each boundary; energy: model excess energy of the two boundaries, J/m² (for ranking);
+    orthogonal: the cell is closed by a vector along the normal, by adding layers where needed.
     """
 
     cut_1: float
@@ -70,6 +72,7 @@ class Candidate:
     gap: float
     removed: tuple[int, int]
     energy: float
+    orthogonal: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,15 +175,40 @@ def _join(
     top = layers[0] * coincidence.spacing_1
     thickness = layers[1] * coincidence.spacing_2
     height = top + thickness + 2 * candidate.gap
-    moved = second[0] + [candidate.shift[0], candidate.shift[1], top + candidate.gap]
-    tilt = np.array(candidate.shift) + np.array(candidate.closing)
-    fraction = tilt @ np.linalg.inv(coincidence.cell)
-    tilt = (fraction - np.rint(fraction)) @ coincidence.cell
+    # A slab one layer thicker ends at a plane of the lattice that is displaced by the stacking vector.
+    offset = np.array(candidate.shift) + layers[0] * coincidence.stacking_1
+    moved = second[0] + [offset[0], offset[1], top + candidate.gap]
+    tilt = _tilt(coincidence, layers, candidate)
     cell = np.zeros((3, 3))
     cell[:2, :2] = coincidence.cell
     cell[2] = [*tilt, height]
     planes = (top + candidate.gap / 2, height - candidate.gap / 2)
     return np.vstack([first[0], moved]), np.concatenate([first[1], second[1]]), cell, planes
+
+
+def _tilt(coincidence: Coincidence, layers: tuple[int, int], candidate: Candidate) -> Floats:
+    """In-plane part (2,) of the cell vector that closes the cell with the second boundary's shift."""
+    total = np.array(candidate.shift) + np.array(candidate.closing)
+    total += layers[0] * coincidence.stacking_1 + layers[1] * coincidence.stacking_2
+    fraction = total @ np.linalg.inv(coincidence.cell)
+    tilt: Floats = (fraction - np.rint(fraction)) @ coincidence.cell
+    return tilt
+
+
+def _orthogonal_layers(
+    coincidence: Coincidence, layers: tuple[int, int], candidate: Candidate
+) -> tuple[int, int]:
+    """The least numbers of layers, not below those given, with which the cell closes along the normal."""
+    extra = sorted(
+        itertools.product(range(_MOST_EXTRA_LAYERS), repeat=2), key=lambda e: (e[0] + e[1], abs(e[0] - e[1]))
+    )
+    for a, b in extra:
+        trial = (layers[0] + a, layers[1] + b)
+        if np.linalg.norm(_tilt(coincidence, trial, candidate)) < 1e-4:
+            return trial
+    raise CoincidenceError(
+        "no cell with a vector along the normal within 40 extra layers; take a tilted cell"
+    )
 
 
 def _from_plane(positions: Floats, height: float, plane: float) -> Floats:
@@ -357,7 +385,7 @@ def search(
             )
             table.append(_excess(framework, energy, coincidence.area, rigid.bulk_per_atom))
             removed.append(framework.removed)
-        found += _best_pairs(table, removed, shifts, coincidence, (cut_1, cut_2, gap), orthogonal)
+        found += _best_pairs(table, removed, shifts, coincidence, (cut_1, cut_2, gap), layers, orthogonal)
         if progress:
             progress(number + 1, len(combinations))
     found.sort(key=lambda c: c.energy)
@@ -373,15 +401,17 @@ def _pair(values: Floats) -> tuple[float, float]:
 
 def _best_pairs(
     table: list[Floats], removed: list[tuple[int, int]], shifts: Floats, coincidence: Coincidence,
-    cuts: tuple[float, float, float], orthogonal: bool,
+    cuts: tuple[float, float, float], layers: tuple[int, int], orthogonal: bool,
 ) -> list[Candidate]:  # fmt: skip
     """Shifts of both boundaries: the best of each, or, for an orthogonal cell, opposite ones."""
     energies = np.array(table)
     pairs: list[tuple[int, int]] = []
     if orthogonal:
+        # Closed along the normal, the second shift undoes the first and the stacking of both slabs.
         inverse = np.linalg.inv(coincidence.displacements)
+        stacked = layers[0] * coincidence.stacking_1 + layers[1] * coincidence.stacking_2
         for k, shift in enumerate(shifts):
-            offset = (shifts + shift) @ inverse
+            offset = (shifts + shift + stacked) @ inverse
             distance = np.linalg.norm(offset - np.rint(offset), axis=1)
             pairs.append((k, int(np.argmin(distance))))
     else:
@@ -389,11 +419,11 @@ def _best_pairs(
         pairs = [(int(a), int(b)) for a, b in itertools.product(first, second)]
     found = []
     for a, b in pairs:
-        closing = -shifts[a] if orthogonal else shifts[b]
+        closing = -shifts[a] - stacked if orthogonal else shifts[b]
         found.append(
             Candidate(
                 cuts[0], cuts[1], _pair(shifts[a]), _pair(closing), cuts[2], (removed[a][0], removed[b][1]),
-                float(energies[a, 0] + energies[b, 1]),
+                float(energies[a, 0] + energies[b, 1]), orthogonal,
             )
         )  # fmt: skip
     return found
@@ -465,6 +495,8 @@ def build(
         )
     if candidate is None:
         candidate = search(crystal, spec, max_area=max_area, max_strain=max_strain, keep=1)[0]
+    if candidate.orthogonal:
+        layers = _orthogonal_layers(coincidence, layers, candidate)
     framework = _assemble(crystal, coincidence, layers, candidate)
     framework = _tile(framework, repeat[0], repeat[1])
     atoms = crystal.decorate(

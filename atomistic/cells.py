@@ -35,7 +35,7 @@ LLZO_LATTICE_CONSTANT = 12.97
 GARNET_FRAMEWORK = {"La": (1 / 8, 0.0, 1 / 4), "Zr": (0.0, 0.0, 0.0), "O": (0.1003, 0.1955, 0.2809)}
 GARNET_TETRAHEDRAL = (3 / 8, 0.0, 1 / 4)
 GARNET_OCTAHEDRAL = (0.0982, 0.6853, 0.5770)
-"""Fractional coordinates in Ia-3d (230): La 24c, Zr 16a, O 96h; Li 24d and 96h (Awaka 2011)."""
+"""Fractional coordinates in Ia-3d (230): La 24c, Zr 16a, O 96h; Li 24d and 96h; near those of Awaka 2011."""
 
 PEROVSKITE_LATTICE_CONSTANT = {"LSTZ": 4.00, "LLTO": 3.87}
 """Å, pseudocubic."""
@@ -295,7 +295,7 @@ def lstz(
     """Perovskite Li(0.5y) Sr(1-0.75y) Ta(y) Zr(1-y) O3 with y = `ta`, at the A-site order S = `order`.
 
     S = (R_rich - R_all)/(1 - R_all), R the Sr occupancy of the A sites in the Sr-rich (every second) layers along
-    `layer_axis` and overall (Nat. Commun. 14, 1632 (2023), doi 10.1038/s41467-023-37115-6, caption of its Fig. 2); for
+    `layer_axis` and overall (doi 10.1038/s41467-023-37115-6, caption of its Fig. 2); for
     LSTZ0.75 it runs from 0 (random on average) to 0.7778. Ta and Zr are random, Li is on free A sites at minimal
     repulsion, `off_centre` Å towards a window. 4x4x4 gives 308 atoms. `info["a_site_order"]` is the S reached.
 

@@ -184,20 +184,23 @@ def cubic_rotations() -> list[Floats]:
     return found
 
 
-def plane_lattice(lattice: Floats, normal: Floats) -> tuple[Floats, float]:
-    """The two-dimensional lattice of a lattice plane and the spacing of such planes.
+def plane_lattice(lattice: Floats, normal: Floats) -> tuple[Floats, float, Floats]:
+    """The two-dimensional lattice of a lattice plane, the spacing of such planes and a lattice vector between two.
 
     `lattice` (3, 3) rows are primitive vectors, `normal` (3,) any vector along a reciprocal lattice vector. Returns
-    rows (2, 3), reduced, and the spacing. Raises CoincidenceError when the plane is not rational within 2000.
+    rows (2, 3), reduced, the spacing and a vector (3,) from one plane to the next along the normal. Raises CoincidenceError when the plane is not rational within 2000.
     """
     k = lattice @ normal
     integer = _integers(k / np.linalg.norm(k))
     if integer is None:
         raise CoincidenceError(f"plane with normal {np.round(normal, 4)} is not rational in this crystal")
-    basis = _null_basis(integer) @ lattice
-    basis = reduce_2d(basis)
+    null, step = _null_basis(integer)
+    basis = reduce_2d(null @ lattice)
     area = float(np.linalg.norm(np.cross(basis[0], basis[1])))
-    return basis, abs(float(np.linalg.det(lattice))) / area
+    between = step @ lattice
+    if between @ normal < 0:
+        between = -between
+    return basis, abs(float(np.linalg.det(lattice))) / area, between
 
 
 def _integers(vector: Floats, limit: int = 2000) -> Ints | None:
@@ -212,8 +215,8 @@ def _integers(vector: Floats, limit: int = 2000) -> Ints | None:
     return None
 
 
-def _null_basis(k: Ints) -> Ints:
-    """A basis (2, 3) of the whole-number vectors z with k·z = 0, k without common factor."""
+def _null_basis(k: Ints) -> tuple[Ints, Ints]:
+    """A basis (2, 3) of the whole-number vectors z with k·z = 0 and one (3,) with k·z = ±1; k has no common factor."""
     work, vectors = [int(v) for v in k], np.eye(3, dtype=np.int64)
     # Euclid's algorithm on the entries of k; the unimodular record of it holds the null vectors.
     while sum(1 for v in work if v) > 1:
@@ -223,7 +226,7 @@ def _null_basis(k: Ints) -> Ints:
         work[large] -= q * work[small]
         vectors[large] -= q * vectors[small]
     zero = [i for i in range(3) if work[i] == 0]
-    return vectors[zero]
+    return vectors[zero], vectors[next(i for i in range(3) if work[i])]
 
 
 def reduce_2d(basis: Floats) -> Floats:
@@ -253,8 +256,8 @@ class Coincidence:
     frame_1, frame_2: (3, 3) rotations of each crystal's axes into the boundary frame, z along the boundary normal;
     cell: (2, 2) rows, the common in-plane cell in the boundary frame; deformation_1, _2: (2, 2) stretch that makes
     each grain fit (identity where exact); strain: the larger principal strain of either; spacing_1, spacing_2: of the
-    lattice planes; displacements: (2, 2) basis of the cell of non-identical in-plane shifts; angle: misorientation
-    about the axis, rad.
+    lattice planes; stacking_1, stacking_2: (2,) in-plane part of a lattice vector one spacing high; displacements:
+    (2, 2) basis of the cell of non-identical in-plane shifts; angle: misorientation about the axis, rad.
     """
 
     frame_1: Floats
@@ -265,6 +268,8 @@ class Coincidence:
     strain: float
     spacing_1: float
     spacing_2: float
+    stacking_1: Floats
+    stacking_2: Floats
     displacements: Floats
     angle: float
 
@@ -421,8 +426,8 @@ def _common_cell(
     frame_1 = _boundary_frame(normal, along)
     frame_2 = frame_1 @ turn
     try:
-        plane_1, spacing_1 = plane_lattice(lattice, normal)
-        plane_2, spacing_2 = plane_lattice(lattice, second)
+        plane_1, spacing_1, between_1 = plane_lattice(lattice, normal)
+        plane_2, spacing_2, between_2 = plane_lattice(lattice, second)
     except CoincidenceError:
         return None
     flat_1, flat_2 = (plane_1 @ frame_1.T)[:, :2], (plane_2 @ frame_2.T)[:, :2]
@@ -437,5 +442,6 @@ def _common_cell(
     stretch = [float(np.linalg.norm(d - np.eye(2), 2)) for d in (deformation_1, deformation_2)]
     return Coincidence(
         frame_1, frame_2, cell, deformation_1, deformation_2, max(stretch), spacing_1, spacing_2,
+        (frame_1 @ between_1)[:2] @ deformation_1, (frame_2 @ between_2)[:2] @ deformation_2,
         _sum_lattice(flat_1 @ deformation_1, flat_2 @ deformation_2), angle,
     )  # fmt: skip
