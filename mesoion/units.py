@@ -146,7 +146,7 @@ def _from_text(text: str, unit: str) -> float:
             return float(ureg.Quantity(magnitude, source).to(target).magnitude)
         if source.dimensionality == (target / ureg.mol).dimensionality and unit in ("eV", "J"):
             return float(ureg.Quantity(magnitude / AVOGADRO, source * ureg.mol).to(target).magnitude)
-    except (pint.PintError, OverflowError, ZeroDivisionError, AttributeError, TypeError) as error:
+    except (pint.PintError, ArithmeticError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{unit_text!r} is not a known unit ({error})") from None
     raise ValueError(f"{unit_text!r} has another dimension than {unit or 'a pure number'}")
 

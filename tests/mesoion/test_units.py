@@ -74,6 +74,7 @@ def test_accepted(text, unit, expected):
         ("-300 C", "K", "below absolute zero"),
         (-1.0, "K", "below absolute zero"),
         ("25 C", "V", "another dimension"),
+        ("300 C0", "K", "not a known unit"),
         ("25 delta_degC", "K", "not a unit"),
         ("1 m**9**9**9**9", "m", "not a unit"),
         ("1 __import__", "m", "not a unit"),
