@@ -188,7 +188,9 @@ def plane_lattice(lattice: Floats, normal: Floats) -> tuple[Floats, float, Float
     """The two-dimensional lattice of a lattice plane, the spacing of such planes and a lattice vector between two.
 
     `lattice` (3, 3) rows are primitive vectors, `normal` (3,) any vector along a reciprocal lattice vector. Returns
-    rows (2, 3), reduced, the spacing and a vector (3,) from one plane to the next along the normal. Raises CoincidenceError when the plane is not rational within 2000.
+    rows (2, 3), reduced, the spacing and a vector (3,) from one plane to the next along the normal.
+
+    Raises CoincidenceError when the plane is not rational within 2000.
     """
     k = lattice @ normal
     integer = _integers(k / np.linalg.norm(k))

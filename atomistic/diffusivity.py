@@ -129,6 +129,11 @@ class _Fit:
 def _straight(lags: Sequence[int], values: Floats, steps: int, independent: float) -> _Fit:
     """Generalised least squares of MSD = slope·n + intercept; `independent` Gaussian series of equal variance."""
     n = np.asarray(lags, dtype=float)
+    largest = float(np.max(values))
+    if largest < 1e-20:
+        return _Fit(0.0, 0.0, 0.0, 0.0, len(n), list(lags))
+    # In units of the largest value the matrices are well scaled for any material.
+    values = values / largest
     shape = _shape(lags, steps)
     design = np.column_stack([n, np.ones_like(n)])
     model = np.maximum(values, 1e-300)
@@ -143,8 +148,9 @@ def _straight(lags: Sequence[int], values: Floats, steps: int, independent: floa
     residual = values - design @ [slope, intercept]
     variance = float(np.linalg.inv(normal)[0, 0])
     return _Fit(
-        float(slope), variance, float(intercept), float(residual @ inverse @ residual), len(n), list(lags)
-    )
+        float(slope) * largest, variance * largest**2, float(intercept) * largest,
+        float(residual @ inverse @ residual), len(n), list(lags),
+    )  # fmt: skip
 
 
 def _block_factor(
