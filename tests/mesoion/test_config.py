@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import tomllib
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,9 @@ from toy_study import Gap, Layer, Study
 
 from mesoion.config import InputProblems, check, key_path, load, nearest, read_toml
 from mesoion.errors import InputError
+from mesoion.study import load_study
+
+STUDIES = Path(__file__).parents[2] / "studies"
 
 VALID = """\
 kind = "toy"
@@ -188,6 +193,27 @@ def test_random_mutations_are_read_or_refused(tmp_path):
         path.write_text("".join(text), encoding="utf-8")
         accepted += load_or_refuse(path)
     assert accepted > 20
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda p: p.name)
+def test_mutated_shipped_studies_are_read_or_refused(path, tmp_path):
+    rng = random.Random(22)
+    source = path.read_text(encoding="utf-8")
+    numbers = list(re.finditer(r"(?<![\w.])\d[\d.]*", source))
+    words = list(re.finditer(r"[a-z_]{4,}", source))
+    accepted = 0
+    for _ in range(100):
+        place = rng.choice(rng.choice([numbers, words]))
+        new = rng.choice(
+            ["-1", "0", "1e-30", "1e30", "nan", "true", "[]", '""', "x", place[0][:-1] + "x", "7 V"]
+        )
+        (tmp_path / "m.toml").write_text(
+            source[: place.start()] + new + source[place.end() :], encoding="utf-8"
+        )
+        with suppress(InputError):
+            load_study(tmp_path / "m.toml")
+            accepted += 1
+    assert accepted < 80
 
 
 def test_random_bytes_are_read_or_refused(tmp_path):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.special import erfi
 
 from mesoion.errors import ConvergenceError, InputError, MeshError
 from mesoion.material import Phase
@@ -14,29 +13,25 @@ from mesoion.mesh import CellMesh, tensor_mesh
 from mesoion.physics import (
     BOLTZMANN,
     ELEMENTARY_CHARGE,
-    VACUUM_PERMITTIVITY,
     CellFields,
     DiluteSpecies,
     Electrode,
 )
 from mesoion.solve import MeshWarning, PNPSystem
-from mesoion.voronoi import CellLabels, voronoi_mesh
+from mesoion.validation_cases import (
+    gouy_chapman_errors,
+    graded_edges,
+    irregular_mesh,
+    manufactured_errors,
+    mott_schottky_exact,
+    mott_schottky_ratio,
+    stretched_mesh,
+)
 
 TEMPERATURE = 300.0
 KT = BOLTZMANN * TEMPERATURE
 VT = KT / ELEMENTARY_CHARGE
 NM = 1e-9
-
-
-def graded(length: float, first: float, cells: int) -> np.ndarray:
-    """Edges from 0 to `length` in geometric cells, the first one about `first` long."""
-    low, high = 1.0 + 1e-9, 3.0
-    for _ in range(100):
-        ratio = 0.5 * (low + high)
-        total = first * (ratio**cells - 1.0) / (ratio - 1.0)
-        low, high = (ratio, high) if total < length else (low, ratio)
-    edges = np.r_[0.0, np.cumsum(ratio ** np.arange(cells))]
-    return edges * (length / edges[-1])
 
 
 def uniform_fields(mesh: CellMesh, *, vacancy: bool = True, **changes: float | np.ndarray) -> CellFields:
@@ -74,7 +69,7 @@ def two_phase(
 
 
 def bicrystal_line(permittivity: float, segregation: float, first: float = 0.02 * NM) -> tuple:
-    a, b = graded(200 * NM, first, 60), graded(1 * NM, first, 15)
+    a, b = graded_edges(200 * NM, first, 60), graded_edges(1 * NM, first, 15)
     half = np.r_[np.diff(a)[::-1], np.diff(b)]
     edges = np.r_[0.0, np.cumsum(np.r_[half, half[::-1]])]
     mesh = tensor_mesh([edges])
@@ -84,45 +79,11 @@ def bicrystal_line(permittivity: float, segregation: float, first: float = 0.02 
 # Gouy-Chapman ------------------------------------------------------------------------------------------------
 
 
-def gouy_chapman(cells: int) -> tuple[PNPSystem, float]:
-    """A 1:1 electrolyte: Li at vanishing occupancy and a dilute anion, between a metal and a reservoir."""
-    density, permittivity = 1e25, 80.0
-    eps = VACUUM_PERMITTIVITY * permittivity
-    length = float(np.sqrt(eps * KT / (2.0 * ELEMENTARY_CHARGE**2 * density)))
-    theta = 1e-9
-    mesh = tensor_mesh([graded(25.0 * length, 0.4 * length / cells, cells)])
-    fields = uniform_fields(
-        mesh,
-        site_density=density / theta,
-        reference_occupancy=theta,
-        fixed_charge=0.0,
-        relative_permittivity=permittivity,
-    )
-    anion = DiluteSpecies("anion", -1, density, 1e-10, 1e-10)
-    electrodes = {
-        "left": Electrode("blocking"),
-        "right": Electrode("reversible", contact_potential=0.0, passes=("anion",)),
-    }
-    return PNPSystem(mesh, fields, TEMPERATURE, electrodes, species=[anion]), length
-
-
 @pytest.mark.parametrize("psi", [0.2, -3.0, 6.0])
 def test_gouy_chapman_profile_and_capacitance(psi: float):
-    profile_errors, capacitance_errors = [], []
-    for cells in (100, 200):
-        system, length = gouy_chapman(cells)
-        x = system.mesh.centers[:, 0]
-        step = 1e-3
-        low, state, high = (system.steady_state({"left": p * VT}) for p in (psi - step, psi, psi + step))
-        exact = 4.0 * np.arctanh(np.tanh(psi / 4.0) * np.exp(-x / length))
-        profile_errors.append(np.abs(state.potential / VT - exact).max() / abs(psi))
-        slope = (high.electrode_charge("left") - low.electrode_charge("left")) / (2.0 * step * VT)
-        eps = VACUUM_PERMITTIVITY * 80.0
-        capacitance_errors.append(abs(slope / (eps / length * np.cosh(psi / 2.0)) - 1.0))
-    assert profile_errors[1] < 1e-3
-    assert capacitance_errors[1] < 1e-3
-    assert np.log2(profile_errors[0] / profile_errors[1]) > 1.85
-    assert np.log2(capacitance_errors[0] / capacitance_errors[1]) > 1.85
+    coarse, fine = (np.array(gouy_chapman_errors(psi, cells)) for cells in (100, 200))
+    assert np.all(fine < 1e-3)
+    assert np.all(np.log2(coarse / fine) > 1.85)
 
 
 # Mott-Schottky -----------------------------------------------------------------------------------------------
@@ -131,35 +92,8 @@ def test_gouy_chapman_profile_and_capacitance(psi: float):
 @pytest.mark.parametrize("barrier", [5.0, 10.0, 20.0])
 def test_mott_schottky_resistivity_ratio(barrier: float):
     """A parabolic barrier of width W in a grain: resistance over W against (sqrt(pi)/2) erfi(sqrt b)/sqrt b."""
-    theta, sites, width, tail, permittivity = 1e-6, 1e31, 20 * NM, 30 * NM, 100.0
-    errors = []
-    for cells in (50, 100):
-        depleted = graded(width, 0.2 * width / cells, cells)
-        mesh = tensor_mesh([np.r_[depleted, width + np.linspace(0.0, tail, cells)[1:]]])
-        x = mesh.centers[:, 0]
-        inside = x < width
-        psi = np.where(inside, barrier * (1.0 - x / width) ** 2, 0.0)
-        curvature = np.where(inside, 2.0 * barrier * VT / width**2, 0.0)
-        occupancy = theta / (theta + (1.0 - theta) * np.exp(psi))
-        fixed = -sites * occupancy - VACUUM_PERMITTIVITY * permittivity * curvature / ELEMENTARY_CHARGE
-        fields = uniform_fields(
-            mesh,
-            site_density=sites,
-            reference_occupancy=theta,
-            fixed_charge=fixed,
-            relative_permittivity=permittivity,
-            vacancy=False,
-        )
-        electrodes = {
-            "left": Electrode("reversible", contact_potential=barrier * VT),
-            "right": Electrode("reversible", contact_potential=0.0),
-        }
-        system = PNPSystem(mesh, fields, TEMPERATURE, electrodes)
-        voltage = 1e-7
-        resistance = voltage / system.steady_state({"left": voltage}).current("left")
-        ratio = (resistance * 1e-2 - tail) / width
-        root = np.sqrt(barrier)
-        errors.append(abs(ratio / (0.5 * np.sqrt(np.pi) * erfi(root) / root) - 1.0))
+    exact = mott_schottky_exact(barrier)
+    errors = [abs(mott_schottky_ratio(barrier, cells) / exact - 1.0) for cells in (50, 100)]
     assert errors[1] < 1e-3
     assert np.log2(errors[0] / errors[1]) > 1.9
 
@@ -167,74 +101,16 @@ def test_mott_schottky_resistivity_ratio(barrier: float):
 # Manufactured solution ---------------------------------------------------------------------------------------
 
 
-def rectangular(dimension: int, cells: int, stretch: float) -> CellMesh:
-    s = np.linspace(0.0, 1.0, cells + 1)
-    edges = 10 * NM * (s + stretch * np.sin(2.0 * np.pi * s) / (2.0 * np.pi))
-    return tensor_mesh([edges] * dimension)
-
-
-def irregular(cells: int) -> CellMesh:
-    """Voronoi cells of generators shaken off a square grid by up to 0.3 of its step."""
-    rng = np.random.default_rng(cells)
-    grid = (np.arange(cells) + 0.5) / cells
-    points = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
-    points += rng.uniform(-0.3, 0.3, points.shape) / cells
-    n = len(points)
-    zero = np.zeros(n, dtype=np.int64)
-    labels = CellLabels(zero, ("grain",), zero, zero - 1, np.zeros((n, 2)))
-    return voronoi_mesh(points, labels, np.ones(2), (False, False), 4.0 / cells, 10 * NM)
-
-
-def manufactured_error(mesh: CellMesh) -> tuple[float, float]:
-    """L2 errors of phi (over its amplitude) and theta for sin x cos profiles with sources, on [0, L]^d."""
-    length, sites, theta0, permittivity, sigma = 10 * NM, 2e28, 0.4, 2000.0, 1e-2
-    dimension = mesh.dimension
-    k = np.pi / length
-    amplitude, swing = 2.0, 0.25
-    x = mesh.centers
-    side = np.prod(np.cos(k * x[:, 1:]), axis=1)
-    psi, dtheta = amplitude * np.sin(k * x[:, 0]) * side, swing * np.sin(2.0 * k * x[:, 0]) * side
-    theta = theta0 + dtheta
-    laplace_psi = -dimension * k**2 * psi
-    laplace_theta = -(3 + dimension) * k**2 * dtheta
-    product = amplitude * swing * k**2 * 2.0 * np.cos(k * x[:, 0]) * np.cos(2.0 * k * x[:, 0]) * side**2
-    for axis in range(1, dimension):
-        others = np.prod(np.cos(k * np.delete(x[:, 1:], axis - 1, axis=1)), axis=1)
-        sine = np.sin(k * x[:, axis]) * others
-        product += amplitude * swing * k**2 * np.sin(k * x[:, 0]) * np.sin(2.0 * k * x[:, 0]) * sine**2
-    mobility = sigma * KT / ELEMENTARY_CHARGE**2 / (theta0 * (1.0 - theta0))
-    source = -mobility * (laplace_theta + (1.0 - 2.0 * theta) * product + theta * (1.0 - theta) * laplace_psi)
-    eps = VACUUM_PERMITTIVITY * permittivity
-    fields = uniform_fields(
-        mesh,
-        site_density=sites,
-        reference_occupancy=theta0,
-        relative_permittivity=permittivity,
-        conductivity_across=sigma,
-        fixed_charge=-sites * theta - eps * VT * laplace_psi / ELEMENTARY_CHARGE,
-    )
-    contact = Electrode("reversible", contact_potential=0.0)
-    system = PNPSystem(
-        mesh, fields, TEMPERATURE, {"left": contact, "right": contact}, source=source, resolution="ignore"
-    )
-    state = system.steady_state()
-    weights = mesh.volumes / mesh.volumes.sum()
-    return (
-        float(np.sqrt(weights @ (state.potential / VT - psi) ** 2)),
-        float(np.sqrt(weights @ (state.occupancy - theta) ** 2)),
-    )
-
-
 @pytest.mark.parametrize("stretch", [0.0, 0.6], ids=["uniform", "graded"])
 @pytest.mark.parametrize(("dimension", "cells"), [(1, (80, 160)), (2, (24, 48)), (3, (10, 20))])
 def test_manufactured_solution_is_second_order(dimension: int, cells: tuple[int, int], stretch: float):
-    coarse, fine = (np.array(manufactured_error(rectangular(dimension, n, stretch))) for n in cells)
+    coarse, fine = (np.array(manufactured_errors(stretched_mesh(dimension, n, stretch))) for n in cells)
     assert np.all(fine < 0.02)
     assert np.all(np.log2(coarse / fine) > 1.95)
 
 
 def test_manufactured_solution_on_irregular_cells():
-    coarse, fine = (np.array(manufactured_error(irregular(n))) for n in (20, 80))
+    coarse, fine = (np.array(manufactured_errors(irregular_mesh(n))) for n in (20, 80))
     assert np.all(fine < 0.005)
     assert np.all(0.5 * np.log2(coarse / fine) > 1.95)
 
@@ -333,7 +209,7 @@ def test_linear_potential_is_exact_and_ohm_holds(vacancy: bool):
 
 
 def test_blocking_electrodes_keep_all_lithium():
-    half = graded(10 * NM, 0.02 * NM, 60)
+    half = graded_edges(10 * NM, 0.02 * NM, 60)
     mesh = tensor_mesh([np.r_[half, 20 * NM - half[-2::-1]]])
     blocking = {"left": Electrode("blocking", 0.2), "right": Electrode("blocking")}
     system = PNPSystem(mesh, uniform_fields(mesh), TEMPERATURE, blocking)
@@ -350,7 +226,9 @@ def test_blocking_electrodes_keep_all_lithium():
 
 def test_periodic_sides_and_a_slanted_layer_normal():
     """Current along a layer follows the conductivity along it; the sides of the box are periodic."""
-    mesh = tensor_mesh([np.linspace(0, 20, 21) * NM, graded(6 * NM, 0.5 * NM, 8)], periodic=(False, True))
+    mesh = tensor_mesh(
+        [np.linspace(0, 20, 21) * NM, graded_edges(6 * NM, 0.5 * NM, 8)], periodic=(False, True)
+    )
     layer = mesh.centers[:, 1] < 2 * NM
     mesh, fields = two_phase(mesh, layer, 1e5, 0.0)
     normals = np.where(layer[:, np.newaxis], [0.0, 1.0], [0.0, 0.0])
