@@ -397,8 +397,8 @@ class Discretisation:
             eta = p.eta[index]
             f = physics.sedan_flux(eta[k], eta[m], ln[k], ln[m]).flux
             if s.lattice:
-                theta = p.filling[index]
-                f = f * physics.mobility_factor(theta[k], theta[m], s.vacancy)[0]
+                empty = p.empty[index]
+                f = f * physics.mobility_factor(empty[k], empty[m], s.vacancy)[0]
             out.append(s.conductance * f)
         return self.field * (p.phi[k] - p.phi[m]), out
 
@@ -514,9 +514,10 @@ class Discretisation:
             if s.lattice:
                 theta = p.filling[index]
                 theta_k, theta_l = theta[k], theta[m]
-                omega, domega = physics.mobility_factor(theta_k, theta_l, s.vacancy)
-                by_k = (omega * by_k + domega * theta_k * f) * empty[k]
-                by_l = (omega * by_l + domega * theta_l * f) * empty[m]
+                empty_k, empty_l = empty[k], empty[m]
+                omega, domega = physics.mobility_factor(empty_k, empty_l, s.vacancy)
+                by_k = (omega * by_k + domega * theta_k * f) * empty_k
+                by_l = (omega * by_l + domega * theta_l * f) * empty_l
                 f, slope = omega * f, omega * slope
             t = s.conductance
             by_k, by_l, slope = t * by_k, t * by_l, t * slope
@@ -554,8 +555,8 @@ class Discretisation:
         eta, ln = p.eta[index], p.logarithm[index]
         slope = physics.sedan_flux(eta[k], eta[m], ln[k], ln[m]).slope
         if s.lattice:
-            theta = p.filling[index]
-            slope = slope * physics.mobility_factor(theta[k], theta[m], s.vacancy)[0]
+            empty = p.empty[index]
+            slope = slope * physics.mobility_factor(empty[k], empty[m], s.vacancy)[0]
         return np.asarray(s.conductance * slope)
 
     def potential_links(self) -> tuple[Ints, Ints, Floats]:

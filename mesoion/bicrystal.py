@@ -30,9 +30,9 @@ Bools = NDArray[np.bool_]
 _FACE, _GROWTH = 0.1, 1.06
 # Debye lengths of grain kept at a fine step beside the layer, and in all.
 _FINE, _TOTAL = 12.0, 30.0
-# Potential left at the outer ends [kT/e] that counts as none.
-_ENDS = 1e-6
-_DOUBLINGS = 8
+# Potential left at the outer ends [kT/e] that counts as none, and what counts as space charge.
+_ENDS, _BENT = 1e-6, 1e-3
+_TRIALS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +115,10 @@ class Bicrystal:
 
     @cached_property
     def excess_resistance(self) -> float:
-        """r [ohm m^2]: resistance across beyond that of grain of the same length."""
+        """r [ohm m^2]: resistance across beyond that of grain of the same length; inf where double range ends."""
         d = self.state.system.discretisation
-        # Resistance of each edge less that of its length of grain; the edges are in series.
-        resistance = d.thermal_voltage / (d.ampere() * d.conductance(self.state.profile))
+        with np.errstate(divide="ignore", over="ignore"):
+            resistance = d.thermal_voltage / (d.ampere() * d.conductance(self.state.profile))
         return float(resistance.sum() - self.mesh.volumes.sum() / self.grain.conductivity_across)
 
     @cached_property
@@ -186,21 +186,28 @@ def solve_bicrystal(
         raise InputError("half_length", half_length, f"give more than half the layer, {0.5 * width:.3g} m")
     layer = replace(boundary, fixed_charge=boundary.fixed_charge + core_charge / width)
     decay = _debye(grain, grain.reference_occupancy)
-    beside = _TOTAL * decay if half_length is None else half_length - 0.5 * width
-    for _ in range(_DOUBLINGS):
-        edges, note = _edges(grain, layer, width, beside, decay, cells_per_debye_length)
+    fine, beside = _FINE * decay, _TOTAL * decay
+    if half_length is not None:
+        beside = half_length - 0.5 * width
+    for _ in range(_TRIALS):
+        edges, note = _edges(grain, layer, width, min(fine, beside), beside, decay, cells_per_debye_length)
         state = _equilibrium(grain, layer, edges, width)
-        left = abs(state.potential[0]) / state.system.discretisation.thermal_voltage
-        if left < _ENDS:
-            return Bicrystal(grain, layer, state, note)
-        if half_length is not None:
-            if left > 1e-3:
-                raise MeshError(
-                    f"half_length {half_length:.3g} m cuts the space charge: {left:.2g} kT/e are left at its end; "
-                    f"give a longer one (the grain's Debye length is {decay:.3g} m)"
-                )
-            return Bicrystal(grain, layer, state, note)
-        beside *= 2.0
+        psi = np.abs(state.potential) / state.system.discretisation.thermal_voltage
+        bent = np.abs(state.system.mesh.centers[:, 0]) * (psi > _BENT)
+        reach = float(bent.max()) - 0.5 * width
+        if half_length is not None and psi[0] > _BENT:
+            raise MeshError(
+                f"half_length {half_length:.3g} m cuts the space charge: {psi[0]:.2g} kT/e are left at its end; "
+                f"give a longer one (the grain's Debye length is {decay:.3g} m)"
+            )
+        if psi[0] >= _ENDS and half_length is None:
+            beside *= 2.0
+        elif reach > fine - 0.5 * _FINE * decay and fine < beside:
+            # A wide depletion layer: keep its outer edge on fine cells too.
+            fine = reach + _FINE * decay
+            beside = beside if half_length is not None else max(beside, reach + _TOTAL * decay)
+        else:
+            return Bicrystal(grain, layer, state.system.checked(state, refuse=True), note)
     raise ConvergenceError(
         "the space charge does not die away into the grain; check the boundary's charge and energy",
         at=f"half length {beside:.3g} m",
@@ -219,14 +226,13 @@ def _debye(phase: Phase, theta: float) -> float:
 
 
 def _edges(
-    grain: Phase, layer: Phase, width: float, beside: float, decay: float, per_length: float
+    grain: Phase, layer: Phase, width: float, fine: float, beside: float, decay: float, per_length: float
 ) -> tuple[Floats, str]:
     """Cell edges: fine at the layer's faces, growing inwards and outwards."""
     shortest = min(_debye(grain, 0.5), _debye(layer, 0.5))
     step = _FACE * shortest / per_length
     growth = 1.0 + (_GROWTH - 1.0) * 8.0 / per_length
     core = _growing(0.5 * width, min(step, width / 8.0), growth, width / 8.0)
-    fine = min(_FINE * decay, beside)
     near = _growing(fine, min(step, fine / 4.0), growth, decay / per_length * 1.5)
     widths = near
     if beside > fine:
@@ -258,4 +264,4 @@ def _equilibrium(grain: Phase, layer: Phase, edges: Floats, width: float) -> Sta
     mesh = replace(mesh, layer_normals=inside[:, np.newaxis].astype(float))
     fields = CellFields.from_phases(mesh, {"grain": grain, "boundary": layer})
     contacts = {"left": Electrode("reversible"), "right": Electrode("reversible")}
-    return PNPSystem(mesh, fields, grain.temperature, contacts).equilibrium()
+    return PNPSystem(mesh, fields, grain.temperature, contacts, resolution="ignore").equilibrium()

@@ -99,13 +99,13 @@ def lattice_occupancy(y: Floats) -> tuple[Floats, Floats, Floats]:
     return np.where(above, inverse, small), np.where(above, small, inverse), np.minimum(y, 0.0) - np.log1p(e)
 
 
-def mobility_factor(theta_k: Floats, theta_l: Floats, vacancy: Floats) -> tuple[Floats, Floats]:
+def mobility_factor(empty_k: Floats, empty_l: Floats, vacancy: Floats) -> tuple[Floats, Floats]:
     """Edge mean of the mobility's dependence on occupancy, and its derivative by either theta.
 
-    1 - theta where jumps need a vacancy (`vacancy` = 1), 1 in the dilute law (`vacancy` = 0); the transmissibility
-    of `intrinsic_conductivity` completes it to (1 - theta)/(1 - theta_ref).
+    The empty fraction 1 - theta where jumps need a vacancy (`vacancy` = 1), 1 in the dilute law (`vacancy` = 0); the
+    transmissibility of `intrinsic_conductivity` completes it to (1 - theta)/(1 - theta_ref).
     """
-    return 1.0 - 0.5 * vacancy * (theta_k + theta_l), -0.5 * vacancy
+    return 1.0 - vacancy + 0.5 * vacancy * (empty_k + empty_l), -0.5 * vacancy
 
 
 def intrinsic_conductivity(sigma: Floats, theta: Floats, vacancy: Floats) -> Floats:

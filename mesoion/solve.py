@@ -256,16 +256,19 @@ class PNPSystem:
                 d.set_contact(phi)
                 return self.checked(State(self, u, dict.fromkeys(d.names, 0.0)))
         raise ConvergenceError(
-            "the equilibrium was not found; check fixed charges and segregation energies for impossible values, "
-            "or refine the mesh at the boundaries",
-            at="0 V",
+            f"the equilibrium was not found: the potential had reached {np.abs(phi).max() * d.thermal_voltage:.3g} V; "
+            "check fixed charges and segregation energies for impossible values",
+            at="0 V on the electrodes",
         )
 
     # Resolution ------------------------------------------------------------------------------------------------
 
-    def checked(self, state: State) -> State:
-        """The state itself, after the check of its space charge against the mesh (see `resolution`)."""
-        if self.resolution == "ignore":
+    def checked(self, state: State, refuse: bool = False) -> State:
+        """The state itself, after the check of its space charge against the mesh (see `resolution`).
+
+        `refuse` checks as with resolution "refuse". Raises MeshError, or gives a MeshWarning.
+        """
+        if self.resolution == "ignore" and not refuse:
             return state
         worst, length, size, where = state.unresolved()
         if worst <= _WARN_RESOLUTION:
@@ -274,7 +277,7 @@ class PNPSystem:
             f"the space charge is not resolved near {where}: Debye length {length:.3g} m, "
             f"distance between cells {size:.3g} m; refine there to about half the Debye length"
         )
-        if worst > _REFUSE_RESOLUTION and self.resolution == "refuse":
+        if worst > _REFUSE_RESOLUTION and (refuse or self.resolution == "refuse"):
             raise MeshError(text)
         warnings.warn(text, MeshWarning, stacklevel=4)
         return state
