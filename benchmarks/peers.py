@@ -14,6 +14,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from mesoion.bench import as_markdown, as_text, run_bench
 
@@ -57,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows = run_bench(
             given.only, quick=given.quick, progress=lambda line: print(line, file=sys.stderr, flush=True)
         )
-        results = {"machine": machine(), "mode": "quick" if given.quick else "full", "rows": rows}
+        mode = "quick" if given.quick else "full"
+        results: dict[str, Any] = {"machine": machine(), "mode": mode, "rows": rows}
         given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     else:
         results = json.loads(given.source.read_text(encoding="utf-8"))
