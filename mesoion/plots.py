@@ -111,7 +111,7 @@ def nyquist(
     unit: str = "Ω",
     decades: bool = True,
 ) -> Axes:
-    """−Z'' against Z' on equal axes, every decade of frequency marked and labelled.
+    """−Z'' against Z' on equal axes, every decade of frequency marked and labelled; long tails are cut.
 
     spectra: label -> (frequency (m,) [Hz], impedance (m,) complex, in `unit`); lines. measured: the same; symbols.
     """
@@ -130,9 +130,9 @@ def nyquist(
         ax.plot(z.real, -z.imag, color=colour, label=label)
         if decades:
             _mark_decades(ax, f, z, colour, labelled=index == 0)
-    # An inductive tail reaches far below zero and would squeeze the arcs of equal axes.
-    top = max(float(np.max(-z.imag)) for z in everything) / factor
+    # Inductive and blocking tails leave the arcs' range by far and would squeeze them on equal axes.
     right = max(float(np.max(z.real)) for z in everything) / factor
+    top = min(max(float(np.max(-z.imag)) for z in everything) / factor, 0.8 * right)
     extent = max(right, top) * 1.1
     ax.set_xlim(min(0.0, -0.02 * extent), extent)
     ax.set_ylim(-0.04 * extent, max(1.15 * top, 0.4 * extent))
@@ -247,7 +247,7 @@ def arrhenius(
             }
             colour, marker, x = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], 1000.0 / t
             bounded = "low" in drawn and "high" in drawn
-            if symbols:
+            if symbols or len(t) == 1:
                 bars = [drawn["value"] - drawn["low"], drawn["high"] - drawn["value"]] if bounded else None
                 look: dict[str, Any] = {"fmt": marker, "mfc": "white", "mec": colour, "capsize": 2, "ms": 5}
                 ax.errorbar(x, drawn["value"], yerr=bars, color=colour, label=label, zorder=4, **look)
@@ -509,8 +509,11 @@ def boundary_profile(
 
     if potential is not None:
         a = next_axes()
-        scale, prefix = _scale(potential)
+        # Below a microvolt there is only rounding to see.
+        scale, prefix = _scale(np.append(np.asarray(potential, dtype=float), 1e-6))
         drawn += a.plot(nm, np.asarray(potential, dtype=float) / scale, color=COLOURS[0], label="φ")
+        if np.max(np.abs(np.asarray(potential))) < 1e-6:
+            a.set_ylim(-1.0, 1.0)
         a.set_ylabel(f"φ / {prefix}V", color=COLOURS[0])
     if occupancy is not None:
         a = next_axes()

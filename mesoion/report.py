@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 200
 """Rows of a table that the report shows; the CSV has them all."""
-_MAX_VALUE = 400
+_MAX_VALUE = 160
 
 
 def number(value: Any) -> str:
@@ -91,7 +91,10 @@ def _value(value: Any) -> str:
     if isinstance(value, (int, float, str)):
         return number(value)
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + " … (all of it in results.json)"
+    if len(text) <= _MAX_VALUE:
+        return text
+    kind = "table" if isinstance(value, Mapping) else "list"
+    return f"a {kind} of {len(value)}, in results.json"
 
 
 def _table(name: str, frame: pd.DataFrame) -> dict[str, Any]:

@@ -52,6 +52,13 @@ def test_nyquist_shows_all_of_an_arc_and_cuts_an_inductive_tail(ax):
     assert ax.get_xlim()[1] >= z.real.max() / 1e3
 
 
+def test_nyquist_cuts_a_blocking_tail(ax):
+    z = IMPEDANCE + 1 / (2j * np.pi * FREQUENCY * 1e-7)
+    plots.nyquist(ax, {"model": (FREQUENCY, z)})
+    assert -z.imag.min() > 1e6
+    assert 1.0 < ax.get_ylim()[1] < 1.1 * z.real.max() / 1e3
+
+
 def test_nyquist_without_spectra_is_refused(ax):
     with pytest.raises(InputError, match="at least one"):
         plots.nyquist(ax, {})
@@ -89,6 +96,13 @@ def test_arrhenius_axes_bands_and_temperatures(ax):
     assert "25" in labels
     ticks = dict(zip(labels, top.get_xticks(), strict=True))
     assert_allclose(ticks["25"], 1000 / 298.15, rtol=1e-14, atol=0)
+
+
+def test_one_temperature_is_a_point(ax):
+    plots.arrhenius(ax, {"a": {"temperature": [300.0], "value": [2.0], "low": [1.0], "high": [3.0]}})
+    (points,) = ax.containers
+    assert points.lines[0].get_marker() == "o"
+    assert_allclose(points.lines[0].get_ydata(), [0.02], rtol=1e-14, atol=0)
 
 
 def test_arrhenius_refuses_what_has_no_reciprocal(ax):
@@ -186,6 +200,13 @@ def test_boundary_profile_has_one_axis_a_quantity(ax):
     assert_allclose(potential.get_xlim(), [-3, 3], rtol=1e-12, atol=0)
     with pytest.raises(InputError, match="nothing to draw"):
         plots.boundary_profile(ax, x)
+
+
+def test_a_potential_of_rounding_is_drawn_as_zero(ax):
+    x = np.linspace(-3e-9, 3e-9, 7)
+    plots.boundary_profile(ax, x, potential=1e-17 * np.sin(1e9 * x))
+    assert ax.get_ylabel() == "φ / µV"
+    assert ax.get_ylim() == (-1.0, 1.0)
 
 
 def test_sweep_map_places_each_value_and_leaves_failures_out(ax):
