@@ -27,8 +27,8 @@ Floats = NDArray[np.float64]
 BOLTZMANN_EV = 8.617333262e-5
 """k_B [eV/K], exact in the SI to these digits."""
 
-_FOUND = 6.0
-_FLOORS = {"density": 0.005, "composition": 0.0025, "coordination": 0.02}
+_FOUND = 5.0
+_FLOORS = {"density": 0.005, "composition": 0.0025, "coordination": 0.1}
 """Smallest scatter of the bulk assumed for each signal: relative, atomic fraction, neighbours."""
 
 
@@ -280,11 +280,13 @@ def locate_planes(
     """The planes about which density, composition and coordination deviate most from the rest of the cell.
 
     Signals, smoothed with a Gaussian of standard deviation `smoothing` Å: density of the framework, atomic fractions
-    of its species, and missing or extra anions within `bond` Å of its cations (of the mean structure). Each is taken
-    from its median in units of its scatter (1.4826 × median absolute deviation); squares are summed, the peaks at
-    least half of height/n_planes apart with the largest sum are the planes, refined to their centroid.
+    of its species, and, with half that smoothing, missing or extra anions within `bond` Å of its cations (of the mean
+    structure). Each is taken
+    from its median in units of its scatter (1.4826 × median absolute deviation; for the coordination, which deviates to
+    one side, both by the shortest interval that holds half the cell); squares are summed, the peaks at least half of
+    height/n_planes apart with the largest sum are the planes, refined to their centroid.
 
-    Raises TrajectoryError where no signal of some plane deviates by six such units: no boundary is to be seen.
+    Raises TrajectoryError where no signal of some plane deviates by five such units: no boundary is to be seen.
     """
     if not 1 <= n_planes <= 4:
         raise InputError("n_planes", n_planes, "1 to 4 planes")
@@ -298,17 +300,13 @@ def locate_planes(
     framework = [s for s in cross.density if s not in mobile] or list(cross.density)
     smoothed = {s: smooth(cross.density[s]) for s in framework}
     total = np.sum(list(smoothed.values()), axis=0)
-    signals = [(total / float(np.median(total)), _FLOORS["density"])]
+    strength = [_strength(total / float(np.median(total)), "density")]
     if len(framework) > 1:
-        signals += [(smoothed[s] / total, _FLOORS["composition"]) for s in framework]
+        strength += [_strength(smoothed[s] / total, "composition") for s in framework]
     change = _coordination_change(source, axis, anions, bond, mobile, stride, len(cross.position))
     if change is not None:
-        deviation, weight = (smooth(values) for values in change)
-        signals.append((deviation / np.maximum(weight, 1e-3 * weight.max()), _FLOORS["coordination"]))
-    strength = []
-    for values, floor in signals:
-        apart = values - float(np.median(values))
-        strength.append(apart / max(1.4826 * float(np.median(np.abs(apart))), floor))
+        deviation, weight = (gaussian_filter1d(values, 0.5 * wide, mode="wrap") for values in change)
+        strength.append(_strength(deviation / np.maximum(weight, 1e-3 * weight.max()), "coordination"))
     score = np.sum(np.square(strength), axis=0)
     strongest = np.max(np.abs(strength), axis=0)
     chosen = _separated_peaks(score, n_planes, len(score) / (2 * n_planes))
@@ -325,6 +323,20 @@ def locate_planes(
         offset = float(np.sum(weight * np.arange(-span, span + 1)) / np.sum(weight))
         fractions.append((peak + 0.5 + offset) / len(score))
     return BoundaryPlanes(axis, tuple(fractions), cross.height, step)
+
+
+def _strength(values: Floats, signal: str) -> Floats:
+    """Deviation of a signal from most of the cell in units of its scatter there."""
+    if signal == "coordination":
+        ordered = np.sort(values)
+        half = (len(ordered) + 1) // 2
+        spans = ordered[half - 1 :] - ordered[: len(ordered) - half + 1]
+        first = int(np.argmin(spans))
+        centre, scatter = ordered[first] + 0.5 * spans[first], 0.5 * spans[first] / 0.6745
+    else:
+        centre = np.median(values)
+        scatter = 1.4826 * np.median(np.abs(values - centre))
+    return np.asarray((values - centre) / max(float(scatter), _FLOORS[signal]), dtype=np.float64)
 
 
 def _coordination_change(

@@ -14,6 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.io.cube import read_cube
 
 from atomistic.averages import Series, block_average, ratio_average
+from atomistic.boundaries import Candidate, build
 from atomistic.boundary_analysis import (
     BOLTZMANN_EV,
     BoundaryPlanes,
@@ -37,6 +38,7 @@ from atomistic.boundary_width import (
     threshold_width,
 )
 from atomistic.cells import lstz
+from atomistic.crystals import Perovskite
 from atomistic.defect_energies import swap_energies, vacancy_formation_energies
 from atomistic.errors import GeometryError, InputError, RunError, TrajectoryError
 from atomistic.local_structure import coordination_numbers, probability_density, radial_distribution
@@ -151,6 +153,47 @@ def test_no_plane_is_found_in_a_crystal_nor_a_second_one_beside_one() -> None:
         locate_planes(crystal(missing=0.0))
     with pytest.raises(TrajectoryError, match=r"no 2\. boundary"):
         locate_planes(crystal(planes=(0.3, 0.3)))
+
+
+def shaken(atoms: Atoms, seed: int, frames: int = 8) -> Trajectory:
+    rng = np.random.default_rng(seed)
+    moved = []
+    for _ in range(frames):
+        one = atoms.copy()
+        one.positions += 0.12 * rng.normal(size=one.positions.shape)
+        moved.append(one)
+    return as_trajectory(moved)
+
+
+@pytest.mark.parametrize("name", ["Sigma5[100](01-2)", "Sigma3[110](110)"])
+def test_planes_of_built_boundaries_are_found_and_none_in_their_bulk(name: str) -> None:
+    plain = Candidate(0.0, 0.0, (0.0, 0.0), (0.0, 0.0), gap=0.3, removed=(0, 0), energy=0.0)
+    atoms = build(
+        Perovskite.lstz(),
+        name,
+        rng=np.random.default_rng(3),
+        candidate=plain,
+        min_separation=14.0,
+        min_width=12.0,
+    )
+    known, found = BoundaryPlanes.from_cell(atoms), locate_planes(shaken(atoms, 0))
+    offset = np.array(found.fractions) - known.fractions
+    np.testing.assert_allclose((offset - np.rint(offset)) * found.height, 0, rtol=0, atol=1.0)
+    for seed in range(3):
+        with pytest.raises(TrajectoryError, match="boundary along axis 2"):
+            locate_planes(shaken(lstz(repeat=(3, 3, 8), rng=np.random.default_rng(seed)), seed))
+
+
+def test_layers_cover_every_height_once() -> None:
+    planes = BoundaryPlanes(2, (0.05, 0.55), 40.0)
+    layers = planes.layers(6.0)
+    assert {name: [(round(a, 9), round(b, 9)) for a, b in parts] for name, parts in layers.items()} == {
+        "bulk": [(5, 19), (25, 39)],
+        "boundary 1": [(-1, 5)],
+        "boundary 2": [(19, 25)],
+    }
+    assert sum(b - a for parts in layers.values() for a, b in parts) == pytest.approx(40.0)
+    assert set(planes.layers(6.0, separate=False)) == {"bulk", "boundary"}
 
 
 def test_distance_from_the_planes_in_a_tilted_cell() -> None:
