@@ -193,6 +193,13 @@ def _save_state(folder: RunFolder, state: Any) -> Path | None:
     named = (
         {f.name: getattr(state, f.name) for f in fields(state)} if is_dataclass(state) else {"state": state}
     )
+    # A PNP state: what a reader wants of it is derived from the solver's unknowns.
+    for name in ("potential", "occupancy"):
+        if hasattr(state, name):
+            named[name] = getattr(state, name)
+    if hasattr(state, "system"):
+        named["centers"] = state.system.mesh.centers
+        named |= {f"voltage_{name}": float(v) for name, v in state.voltages.items()}
     arrays: dict[str, Any] = {
         name: np.asarray(v) for name, v in named.items() if isinstance(v, (np.ndarray, float, int))
     }

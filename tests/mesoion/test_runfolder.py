@@ -16,9 +16,13 @@ import toy_study
 from numpy.testing import assert_allclose
 
 from mesoion import runfolder, study
-from mesoion.errors import InputError, MesoionError
+from mesoion.errors import ConvergenceError, InputError, MesoionError
+from mesoion.mesh import tensor_mesh
+from mesoion.physics import Electrode
 from mesoion.provenance import canonical, content_hash, plain
 from mesoion.runfolder import Comparison, RunFolder, read_results, write_atomically
+from mesoion.solve import PNPSystem
+from mesoion.validation_cases import grain_fields
 
 TOY = 'kind = "toy"\nseed = 3\n[[layers]]\ntype = "layer"\nwidth = "2 nm"\n'
 
@@ -137,6 +141,24 @@ def test_the_last_converged_state_is_saved(toml, tmp_path):
         study.run_study(toml, tmp_path / "out")
     saved = Path(str(caught.value).rsplit(" in ", 1)[1])
     assert_allclose(np.load(saved)["state"], np.linspace(0, 0.1, 4), rtol=1e-15, atol=0)
+
+
+def test_a_state_of_the_solver_is_saved_as_fields(toml, tmp_path, monkeypatch):
+    mesh = tensor_mesh([np.linspace(0, 1e-8, 11)])
+    fields = grain_fields(mesh, 1e27, 0.5, 500.0, 1e-2)
+    electrodes = {"left": Electrode(), "right": Electrode()}
+    state = PNPSystem(mesh, fields, 300.0, electrodes).steady_state({"right": 0.1})
+
+    def fail(*_):
+        raise ConvergenceError("no convergence", at="0.2 V", last_good=state)
+
+    monkeypatch.setattr(toy_study, "run", fail)
+    with pytest.raises(MesoionError, match="last_good_state"):
+        study.run_study(toml, tmp_path / "out")
+    saved = np.load(tmp_path / "out" / "last_good_state.npz")
+    assert_allclose(saved["potential"], state.potential, rtol=0, atol=0)
+    assert_allclose(saved["centers"], mesh.centers, rtol=0, atol=0)
+    assert saved["voltage_right"] == 0.1
 
 
 def test_a_full_disk_is_a_clear_error_and_earlier_results_are_intact(toml, tmp_path, monkeypatch):
