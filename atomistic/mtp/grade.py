@@ -88,12 +88,13 @@ class ActiveSet:
         found = _collect(self.potential, frames)
         rows, origin = self.rows.copy(), self.origin.copy()
         for z, (vectors, where) in enumerate(found):
-            if len(vectors) == 0:
-                continue
-            grades = np.abs(vectors @ self.inverses[z]).max(axis=1)
-            chosen = grades > threshold
-            shifted = where[chosen] + (offset, 0)
-            rows[z], origin[z] = maxvol(rows[z], origin[z], vectors[chosen], shifted, self._scale(z))
+            for _ in range(MAX_SWAPS_PER_ROW if len(vectors) else 0):
+                inverse = _inverse(rows[z])
+                chosen = np.abs(vectors @ inverse).max(axis=1) > max(threshold, SWAP)
+                if not chosen.any():
+                    break
+                shifted = where[chosen] + (offset, 0)
+                rows[z], origin[z] = maxvol(rows[z], origin[z], vectors[chosen], shifted, self._scale(z))
         taken = sorted({int(f) - offset for f in origin[..., 0].ravel() if f >= offset})
         return _finished(self.potential, rows, origin), taken
 
@@ -221,11 +222,12 @@ def maxvol(
 
 
 def _finished(potential: MTPotential, rows: FloatArray, origin: IntArray) -> ActiveSet:
-    inverses = np.empty_like(rows)
-    for z, matrix in enumerate(rows):
-        scale = np.abs(matrix).max(axis=0)
-        inverses[z] = np.linalg.inv(matrix / scale) / scale[:, None]
-    return ActiveSet(potential, rows, inverses, origin)
+    return ActiveSet(potential, rows, np.stack([_inverse(matrix) for matrix in rows]), origin)
+
+
+def _inverse(matrix: FloatArray) -> FloatArray:
+    scale = np.abs(matrix).max(axis=0)
+    return np.asarray(np.linalg.inv(matrix / scale) / scale[:, None], dtype=np.float64)
 
 
 def select_active_set(potential: MTPotential, frames: Sequence[Atoms]) -> ActiveSet:
