@@ -149,7 +149,7 @@ def run_study(
             with disk_errors(folder.cache):
                 for unit in folder.cache.iterdir():
                     unit.unlink()
-        kind.run(study, folder, np.random.default_rng(study.seed))
+        _run(kind, study, folder, path)
         hashes = {path.name: file_hash(path)}
         for file in [*input_files(study), *study.further_files()]:
             hashes[_relative(file, path.parent)] = file_hash(file)
@@ -163,6 +163,16 @@ def run_study(
     finally:
         folder.close()
     return Outcome(target, from_cache=False)
+
+
+def _run(kind: Kind, study: StudyModel, folder: RunFolder, path: Path) -> None:
+    """Run the study; a fault it finds in its input names the file, as one that the model finds does."""
+    try:
+        kind.run(study, folder, np.random.default_rng(study.seed))
+    except InputError as error:
+        if type(error) is not InputError or str(folder.path) in error.where or str(path) in error.where:
+            raise
+        raise InputError(f"{path}: {error.where}", error.value, error.remedy) from error
 
 
 def _finish(folder: RunFolder, study: StudyModel, path: Path, provenance: Mapping[str, Any]) -> None:

@@ -130,7 +130,7 @@ def test_a_failing_study_leaves_the_earlier_results(toml, tmp_path):
     out = study.run_study(toml, tmp_path / "out").path
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     toml.write_text(TOY.replace("seed = 3", 'fail = "value"'))
-    with pytest.raises(InputError, match="result bad"):
+    with pytest.raises(InputError, match=r"toy\.toml: result bad"):
         study.run_study(toml, out)
     assert all(path.read_bytes() == content for path, content in before.items())
 
