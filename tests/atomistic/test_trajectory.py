@@ -249,6 +249,16 @@ def test_a_killed_writer_loses_one_block_and_goes_on(tmp_path: Path, cut: int) -
     assert (tmp_path / "killed.bin").read_bytes() == (tmp_path / "whole.bin").read_bytes()
 
 
+def test_a_short_run_after_a_kill_leaves_no_rest_of_the_broken_block(tmp_path: Path) -> None:
+    walked = walk(60)
+    path = save_trajectory(walked.part(slice(0, 50)), tmp_path / "a.bin")
+    path.write_bytes(path.read_bytes()[:-1])
+    with TrajectoryWriter(path, SPECIES, append=True) as writer:
+        assert writer.last_time is None
+        writer.append(walked.times[0], walked.cells[0], walked.positions[0])
+    assert read_trajectory(path).n_frames == 1
+
+
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     path = save_trajectory(walk(), tmp_path / "a.bin")
     data = bytearray(path.read_bytes())
