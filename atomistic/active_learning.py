@@ -133,23 +133,28 @@ class LearningSettings(_Model):
         return self.quality_by_system.get(system, self.quality)
 
 
-def load_settings(path: str | Path) -> LearningSettings:
-    """Read a TOML file; InputError names the key, the value and what is allowed. Paths in it count from its folder."""
-    path = Path(path)
+def _toml(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError("settings", str(path), f"a readable file is expected ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError("settings", str(path), f"it is not valid TOML: {error}") from None
+
+
+def _first_problem(path: Path, error: ValidationError, *within: str) -> InputError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in (*within, *first["loc"])) or "settings"
+    return InputError(f"{path.name}: {where}", first["input"] if first["loc"] else "it", first["msg"])
+
+
+def load_settings(path: str | Path) -> LearningSettings:
+    """Read a TOML file; InputError names the key, the value and what is allowed. Paths in it count from its folder."""
+    path = Path(path)
     try:
-        settings = LearningSettings.model_validate(data)
+        settings = LearningSettings.model_validate(_toml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or path.name
-        raise InputError(
-            f"{path.name}: {where}", first["input"] if first["loc"] else "it", first["msg"]
-        ) from None
+        raise _first_problem(path, error) from None
 
     def beside(text: str) -> str:
         return text if Path(text).is_absolute() else str(path.parent / text)
@@ -615,13 +620,25 @@ def learn(
     return ActiveLearning(settings, folder, say=say).run()
 
 
-def train_command(settings: Path, out: Path) -> int:
-    """`atomistic train SETTINGS.toml --out DIR`: 0 when the quality is met, 1 when the rounds ended before."""
-    results = learn(settings, out, say=print)
-    last = results["rounds"][-1]
-    print(f"{len(results['rounds'])} rounds, {results['labels']} labels, potential: {out / 'potential.mtp'}")
-    if not results["quality_met"]:
-        print(
-            f"quality not met in: {', '.join(k for k, ok in last['met'].items() if not ok) or 'the long runs'}"
-        )
-    return 0 if results["quality_met"] else 1
+def fit_only(
+    settings: str | Path,
+    frames: Sequence[str | Path],
+    folder: str | Path,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Fit labelled frames by the [training] table of a settings file (the rest may be absent); resumable.
+
+    Returns the content of training.json. Raises InputError for wrong settings, FramesError for frames without labels.
+    """
+    table = _toml(Path(settings)).get("training")
+    if table is None:
+        raise InputError("settings", str(settings), "a [training] table is expected")
+    try:
+        training = TrainingSettings.model_validate(table)
+    except ValidationError as error:
+        raise _first_problem(Path(settings), error, "training") from None
+    labelled = [frame for path in frames for frame in read_frames(path, labelled=True)]
+    result = Training(labelled, training, folder).run()
+    (say or (lambda text: None))(result.summary())
+    return dict(json.loads((Path(folder) / "training.json").read_text()))

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from atomistic.active_learning import ActiveLearning, LearningSettings, learn, load_settings, train_command
+from atomistic.active_learning import ActiveLearning, LearningSettings, fit_only, learn, load_settings
 from atomistic.errors import FileFormatError, FramesError, InputError, PotentialError
 from atomistic.labels import labels_of, read_frames, structure_hash, write_frames
 from atomistic.learning_cells import (
@@ -216,22 +216,52 @@ def test_killed_anywhere_it_ends_with_the_same_potential(learned: Path, tmp_path
     assert labels[0] == labels[1]
 
 
-def test_command_tells_when_the_quality_is_missed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_tells_when_the_quality_is_missed(folder: Path) -> None:
+    from typer.testing import CliRunner
+
+    from atomistic.cli import app
+
+    def run(text: str, *options: str) -> Any:
+        (folder / "settings.toml").write_text(text)
+        arguments = ["train", str(folder / "settings.toml"), "--out", str(folder / "run"), *options]
+        return CliRunner().invoke(app, arguments)
+
     text = SETTINGS.replace("rounds = 6", "rounds = 1").replace("force = 0.08", "force = 1e-6")
     text = text.replace("runs = 1", "runs = 0")
-    (folder / "settings.toml").write_text(text)
-    assert train_command(folder / "settings.toml", folder / "run") == 1
-    said = capsys.readouterr().out
-    assert "quality not met in: alloy" in said
+    missed = run(text)
+    assert missed.exit_code == 1
+    assert "quality not met in: alloy" in missed.output
     assert (folder / "run/rounds/00/training/parity.png").exists()
     # other qualities may be asked of the same folder, another teacher may not
-    (folder / "settings.toml").write_text(
-        text.replace("force = 1e-6", "force = 100.0").replace("energy = 3.0", "energy = 1e3")
+    easy = text.replace("force = 1e-6", "force = 100.0").replace("energy = 3.0", "energy = 1e3")
+    met = run(easy, "--json")
+    assert met.exit_code == 0
+    assert json.loads(met.stdout)["quality_met"]
+    other = run(text.replace('calculator = "emt"', 'calculator = "lj"'))
+    assert isinstance(other.exception, InputError)
+    assert "other teacher" in str(other.exception)
+
+
+def test_fit_of_given_frames(learned: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from atomistic.cli import app
+
+    labels, settings = str(learned / "run/labels.xyz"), str(learned / "settings.toml")
+    found = CliRunner().invoke(
+        app, ["train", settings, "--frames", labels, "--out", str(tmp_path / "fit"), "--json"]
     )
-    assert train_command(folder / "settings.toml", folder / "run") == 0
-    (folder / "settings.toml").write_text(text.replace('calculator = "emt"', 'calculator = "lj"'))
-    with pytest.raises(InputError, match="other teacher"):
-        train_command(folder / "settings.toml", folder / "run")
+    assert found.exit_code == 0
+    report = json.loads(found.stdout)
+    assert report["potential_checksum"] == read_mtp(tmp_path / "fit/potential.mtp").checksum
+    count = sum(report["errors"][kind]["all"]["frames"] for kind in report["errors"])
+    assert count == len(read_frames(labels))
+    (tmp_path / "bare.toml").write_text("[training]\nlevel = 8\n")
+    with pytest.raises(InputError, match=r"bare\.toml: training\.species"):
+        fit_only(tmp_path / "bare.toml", [labels], tmp_path / "x")
+    (tmp_path / "bare.toml").write_text("name = 'x'\n")
+    with pytest.raises(InputError, match="training"):
+        fit_only(tmp_path / "bare.toml", [labels], tmp_path / "x")
 
 
 def test_no_usable_initial_frame_is_an_error(folder: Path) -> None:
