@@ -125,7 +125,6 @@ class _AseRun:
     def _ramp(self, state: dict[str, Any]) -> None:
         from ase import units
         from ase.md.langevin import Langevin
-        from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
         from ase.optimize import FIRE
 
         md = self.md
@@ -133,8 +132,9 @@ class _AseRun:
             FIRE(self.atoms, logfile=None, maxstep=0.1).run(fmax=0.05, steps=500)
         if not md.keep_velocities:
             first = md.start_temperature or (min(100.0, md.temperature) if md.ramp_steps else md.temperature)
-            MaxwellBoltzmannDistribution(self.atoms, temperature_K=first, rng=self._rng(0))
-            Stationary(self.atoms)
+            masses = self.atoms.get_masses()[:, None]
+            momenta = self._rng(0).standard_normal((len(self.atoms), 3)) * np.sqrt(masses * units.kB * first)
+            self.atoms.set_momenta(momenta - masses * momenta.sum(axis=0) / masses.sum())
             if md.ramp_steps:
                 langevin = Langevin(
                     self.atoms,

@@ -2,7 +2,8 @@
 
 `run_md` runs a moment tensor potential (the LAMMPS plugin, or the numba kernel where there is no compiler), any pair
 style of the installed LAMMPS, or any ASE calculator. A run is a folder; it goes in segments, each of which starts from
-the restart file of the one before, so that a killed run continues with the same numbers as one that was not killed.
+the restart file of the one before, so that a killed run continues with the same numbers as one that was not killed
+(with ASE calculators, which keep lists of their own, to rounding).
 LAMMPS is a program of its own here: it is started, fed with a script, and its files are read.
 """
 
@@ -296,7 +297,9 @@ class _Run:
         folder = self.folder
         for name in ("segment.dump", "trajectory.dump", "thermo.csv", "restart.bin"):
             (folder / name).unlink(missing_ok=True)
-        write_data_file(folder / "structure.data", self.atoms, self.species, self.md.keep_velocities)
+        tilting = self.md.ensemble == "npt" and self.md.barostat == "tri"
+        data = folder / "structure.data"
+        write_data_file(data, self.atoms, self.species, self.md.keep_velocities, triclinic=tilting)
         (folder / "settings.json").write_text(self.md.model_dump_json(indent=1), encoding="utf-8")
         if isinstance(self.potential, MTPotential):
             write_mtp(self.potential, folder / "potential.mtp")

@@ -54,8 +54,13 @@ def to_lammps_cell(atoms: Atoms) -> Atoms:
     return turned
 
 
-def write_data_file(path: Path, atoms: Atoms, species: Sequence[str], velocities: bool) -> None:
-    """A LAMMPS data file (metal units, atom_style atomic) of a structure from `to_lammps_cell`."""
+def write_data_file(
+    path: Path, atoms: Atoms, species: Sequence[str], velocities: bool, *, triclinic: bool = False
+) -> None:
+    """A LAMMPS data file (metal units, atom_style atomic) of a structure from `to_lammps_cell`.
+
+    triclinic: tilt factors also where they are zero, for runs that change them.
+    """
     from ase.data import atomic_masses, atomic_numbers
     from ase.units import fs
 
@@ -71,7 +76,7 @@ def write_data_file(path: Path, atoms: Atoms, species: Sequence[str], velocities
         f"0.0 {float(cell[2, 2])!r} zlo zhi",
     ]
     tilts = (float(cell[1, 0]), float(cell[2, 0]), float(cell[2, 1]))
-    if any(tilts):
+    if any(tilts) or triclinic:
         lines.append(f"{tilts[0]!r} {tilts[1]!r} {tilts[2]!r} xy xz yz")
     lines += ["", "Masses", ""]
     lines += [f"{i + 1} {float(atomic_masses[atomic_numbers[s]])!r}" for i, s in enumerate(species)]
