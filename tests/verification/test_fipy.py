@@ -266,7 +266,7 @@ def test_joule_heat_of_a_uniform_grain_is_the_parabola() -> None:
 def test_the_worked_example_conserves_energy() -> None:
     text = (Path(__file__).parents[2] / "docs" / "fipy.md").read_text(encoding="utf-8")
     names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, flags=re.S):
+    for block in re.findall(r"```python test\n(.*?)```", text, flags=re.S):
         exec(compile(block, "docs/fipy.md", "exec"), names)
     mesh, cells = names["mesh"], names["cells"]
     warming = names["warming"]
