@@ -150,7 +150,7 @@ def _mark_decades(ax: Axes, f: NDArray[Any], z: NDArray[Any], colour: str, *, la
 
     order = np.argsort(f)
     log_f, z = np.log10(f[order]), z[order]
-    extent = max(float(np.ptp(z.real)), float(np.ptp(z.imag)), 1e-300)
+    extent = max(float(np.ptp(z.real)), 1e-300)
     taken: list[complex] = []
     for decade in range(int(np.ceil(log_f[0] - 1e-9)), int(np.floor(log_f[-1] + 1e-9)) + 1):
         point = complex(np.interp(decade, log_f, z.real), np.interp(decade, log_f, z.imag))
