@@ -76,7 +76,7 @@ GROUPS: dict[str, tuple[_Plan, _Plan]] = {
     "growth": (
         [
             ("grains", {"n_grains": n, "repeats": r}, 1200.0)
-            for n, r in ((12, 5), (36, 3), (110, 3), (250, 1))
+            for n, r in ((11, 5), (36, 3), (100, 3), (200, 1))
         ],
         [("grains", {"n_grains": n, "repeats": 1}, 120.0) for n in (12, 24)],
     ),
