@@ -37,7 +37,7 @@ from atomistic.learning_cells import (
     swap_monte_carlo,
     unique_frames,
 )
-from atomistic.mtp.accuracy import accuracy, accuracy_by_group, predict
+from atomistic.mtp.accuracy import accuracy, accuracy_by_group, predict, without_core
 from atomistic.mtp.grade import ActiveSet, select_active_set
 from atomistic.mtp.jacobian import shortest_distance
 from atomistic.mtp.model_card import make_card, save_with_card
@@ -196,8 +196,12 @@ class ActiveLearning:
         self.say = say or (lambda text: None)
         self.folder.mkdir(parents=True, exist_ok=True)
         fixed = settings.model_dump(mode="json", exclude=set(self.FREE))
-        for key in ("threads", "iterations"):
-            fixed["training"].pop(key)
+        fixed["training"] = settings.training.identity()
+        fixed["training"].pop("iterations")
+        # By name only: a folder may move together with its settings.
+        fixed["initial_labels"] = [Path(name).name for name in settings.initial_labels]
+        for system in fixed["systems"]:
+            system["path"] = system["path"] and Path(system["path"]).name
         text = json.dumps(fixed, indent=1, sort_keys=True)
         path = self.folder / "settings.json"
         if path.exists() and path.read_text() != text:
@@ -209,6 +213,7 @@ class ActiveLearning:
                 f"it holds a learning with other {', '.join(changed)}; use a new folder",
             )
         write_bytes(path, text.encode())
+        self.core = settings.training.repulsive_core()
         self.teacher = make_teacher(settings.teacher, self.folder / "calculations")
         self.store = LabelStore(self.folder / "labels.xyz", self.teacher.name, self.teacher.version)
 
@@ -313,6 +318,7 @@ class ActiveLearning:
                 potential,
                 directory=folder,
                 grade_file=grade_file,
+                core=self.core,
                 engine=sampling.engine,  # type: ignore[arg-type]
                 temperature=temperature,
                 steps=steps,
@@ -454,7 +460,7 @@ class ActiveLearning:
         self._label(selected)
         policy = [self.store.get(f) for f in selected if f.info.get("reason") == "policy"]
         labelled = [f for f in policy if f is not None]
-        predictions = predict(potential, labelled) if labelled else []
+        predictions = predict(potential, without_core(labelled, self.core)) if labelled else []
         errors = {g: a.plain() for g, a in accuracy_by_group(predictions).items()} if predictions else {}
         by_run: dict[str, Any] = {}
         names = {structure_hash(f): str(f.info["run"]).rsplit("-", 1)[0] for f in selected}
@@ -591,7 +597,10 @@ class ActiveLearning:
         stability = [f"{row['run']}: {row['ended']}, {row['time_ps']:.1f} ps" for row in last["passing"]]
         for row in json.loads((self._round(number) / "runs.json").read_text()):
             stability.append(f"{row['run']}: {row['ended']}, {row['time_ps']:.1f} ps")
-        notes = [] if finished else ["The stated quality was not (yet) met when this card was written."]
+        notes = (
+            [] if self.core is None else ["Use it together with potential.core, around which it was trained."]
+        )
+        notes += [] if finished else ["The stated quality was not (yet) met when this card was written."]
         count = json.loads((self._round(number) / "labels.json").read_text())["labels"]
         card = make_card(
             potential,
@@ -608,6 +617,8 @@ class ActiveLearning:
             notes=notes,
             wall_time_s=None,
         )
+        if self.core is not None:
+            self.core.save(self.folder / "potential.core")
         save_with_card(potential, card, self.folder / "potential.mtp")
 
 

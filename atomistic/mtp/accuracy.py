@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atomistic.errors import FramesError
-from atomistic.labels import labels_of
+from atomistic.labels import attach, labels_of
+from atomistic.mtp.basis import untrained
+from atomistic.mtp.core import RepulsiveCore
 from atomistic.mtp.jacobian import Workspace, neighbours
+from atomistic.mtp.kernel import evaluate
 from atomistic.mtp.potential import FloatArray, MTPotential
 
 if TYPE_CHECKING:
@@ -91,3 +94,25 @@ def accuracy_by_group(predictions: Sequence[Prediction]) -> dict[str, Accuracy]:
     groups = sorted({p.group for p in predictions})
     table = {g: accuracy([p for p in predictions if p.group == g]) for g in groups}
     return {**table, "all": accuracy(predictions)}
+
+
+def without_core(frames: Sequence[Atoms], core: RepulsiveCore | None) -> list[Atoms]:
+    """The frames with a repulsive core's energy, forces and stress taken off the labels.
+
+    A potential trained on these and run with the core gives the labels' sum. Without a core the frames themselves.
+    """
+    if core is None:
+        return list(frames)
+    reach = float(core.outer.max(initial=0.0))
+    silent = untrained(
+        core.species, 2, cutoff=max(reach, 1.0) + 0.1, min_distance=0.0, rng=np.random.default_rng(0)
+    )
+    silent = silent.with_parameters(np.zeros(silent.parameters.size))
+    found = []
+    for index, frame in enumerate(frames):
+        energy, forces, stress = labels_of(frame, f"frame {index}")
+        part = evaluate(silent, frame, core)
+        # The evaluator's virial is -dE/dstrain.
+        rest = None if stress is None else stress + part.virial / frame.get_volume()
+        found.append(attach(frame, energy - part.energy, forces - part.forces, rest))
+    return found

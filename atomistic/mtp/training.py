@@ -30,8 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from atomistic.errors import FileFormatError, FramesError, InputError, PotentialError
 from atomistic.labels import labels_of, structure_hash, write_bytes
-from atomistic.mtp.accuracy import accuracy_by_group, predict
+from atomistic.mtp.accuracy import accuracy_by_group, predict, without_core
 from atomistic.mtp.basis import untrained
+from atomistic.mtp.core import RepulsiveCore
 from atomistic.mtp.jacobian import Neighbours, Workspace, check_frame_count, neighbours, shortest_distance
 from atomistic.mtp.potential import FloatArray, MTPotential, check_symbols, write_mtp
 
@@ -54,7 +55,9 @@ class TrainingSettings(BaseModel):
     seeds: restarts; each runs `race_iterations`, the best goes on. iterations, tolerance: at most, and the
     relative decrease below which a ridge's fit ends. minimum_pairs: a pair of species with fewer neighbour pairs
     in all frames, each weighted by ((cutoff - r)/(cutoff - min_distance))^2, is excluded. coefficient_limit:
-    potentials with a larger radial coefficient are refused.
+    potentials with a larger radial coefficient are refused. core: inner and outer radius (angstrom) of a repulsive
+    core by pair ("Li-O"); its part is taken off the labels, and it has to be added again when the potential is used
+    (potential.core lies beside potential.mtp).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +83,7 @@ class TrainingSettings(BaseModel):
     minimum_pairs: Annotated[float, Field(ge=0.0)] = 20.0
     coefficient_limit: Annotated[float, Field(gt=0.0)] = 20.0
     threads: Annotated[int, Field(ge=1, le=64)] = 1
+    core: dict[str, tuple[float, float]] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSettings:
@@ -92,7 +96,27 @@ class TrainingSettings(BaseModel):
             raise ValueError(f"ridges: {self.ridges} must fall from strong to weak")
         if self.energy_weight == self.force_weight == self.stress_weight == 0.0:
             raise ValueError("energy_weight, force_weight, stress_weight: one must be above zero")
+        self.repulsive_core()
         return self
+
+    def repulsive_core(self) -> RepulsiveCore | None:
+        """The core the potential is trained around, or None. Raises InputError for unknown pairs."""
+        if not self.core:
+            return None
+        radii: dict[tuple[str, str], tuple[float, float]] = {}
+        for pair, (inner, outer) in self.core.items():
+            first, _, second = pair.partition("-")
+            radii[first, second] = (inner, outer)
+            if outer > self.cutoff:
+                raise InputError(f"training.core.{pair}", outer, f"at most the cutoff {self.cutoff} angstrom")
+        return RepulsiveCore.of_pairs(self.species, radii)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers of a training, for comparison with an earlier one."""
+        plain = self.model_dump(mode="json", exclude={"threads"})
+        if not self.core:
+            del plain["core"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -361,7 +385,8 @@ class Training:
         held_out: Sequence[int] | None = None,
     ) -> None:
         check_frame_count(len(frames))
-        self.frames, self.settings = list(frames), settings
+        self.settings = settings
+        self.frames = without_core(frames, settings.repulsive_core())
         self.folder = None if folder is None else Path(folder)
         if held_out is None:
             self.training, self.held_out = split_frames(frames, settings.held_out)
@@ -454,7 +479,9 @@ class Training:
         return np.array([self.settings.species_energies.get(s, fitted[s]) for s in self.settings.species])
 
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(self.settings.model_dump_json(exclude={"threads"}).encode())
+        digest = hashlib.sha256(
+            json.dumps(self.settings.identity(), separators=(",", ":"), ensure_ascii=False).encode()
+        )
         digest.update(self.template.checksum.encode())
         digest.update(json.dumps([self.training, self.held_out, self.start is None]).encode())
         for frame in self.frames:
@@ -635,6 +662,9 @@ class Training:
                 progress(f"seed {seed} ridge {ridge:.0e} iteration {iteration}: loss {loss:.4e}")
         result = self.result()
         if self.folder is not None:
+            core = self.settings.repulsive_core()
+            if core is not None:
+                core.save(self.folder / "potential.core")
             write_mtp(result.potential, self.folder / "potential.mtp")
             write_report(self.folder, result, self.frames)
         return result

@@ -28,7 +28,7 @@ from atomistic.errors import (
     SpeciesError,
 )
 from atomistic.labels import attach, labels_of, write_frames
-from atomistic.mtp.accuracy import accuracy, accuracy_by_group, predict
+from atomistic.mtp.accuracy import accuracy, accuracy_by_group, predict, without_core
 from atomistic.mtp.basis import untrained
 from atomistic.mtp.jacobian import Workspace, lattice_images, neighbours, shortest_distance
 from atomistic.mtp.potential import MTPotential, read_mtp
@@ -256,6 +256,44 @@ def test_weights_enter_as_stated() -> None:
     loss = Problem(potential, [even, odd], weighted)(np.array(potential.parameters), False)[0]
     parts = [Problem(potential, [f], settings)(np.array(potential.parameters), False)[0] for f in (even, odd)]
     np.testing.assert_allclose(loss, (parts[0] + 3 * parts[1]) / 4, rtol=1e-12, atol=0)
+
+
+def test_training_around_a_core() -> None:
+    """Potential plus core give the labels; the core's part is exactly what was taken off."""
+    from atomistic.mtp.calculator import MTPCalculator
+
+    frames = emt_frames(30)
+    settings = SETTINGS.model_copy(
+        update={"core": {"Cu-Cu": (1.8, 2.6), "Cu-Au": (1.9, 2.7)}, "iterations": 30}
+    )
+    core = settings.repulsive_core()
+    assert core is not None
+    bare = without_core(frames, core)
+    taken = [labels_of(a)[0] - labels_of(b)[0] for a, b in zip(frames, bare, strict=True)]
+    assert max(taken) > 0.1
+    result = train(frames, settings)
+    errors = []
+    for index in range(6):
+        both = frames[index].copy()
+        both.calc = MTPCalculator(result.potential, core=core)
+        alone = predict(result.potential, [bare[index]])[0]
+        energy, forces, stress = labels_of(frames[index])
+        scale = np.abs(forces).max()
+        np.testing.assert_allclose(
+            both.get_potential_energy() - energy, 8 * (alone.energy[0] - alone.energy[1]), rtol=0, atol=1e-8
+        )
+        np.testing.assert_allclose(
+            both.get_forces() - forces, alone.forces[0] - alone.forces[1], rtol=0, atol=1e-9 * scale
+        )
+        assert stress is not None
+        assert alone.stress is not None
+        np.testing.assert_allclose(
+            both.get_stress(voigt=False) - stress, alone.stress[0] - alone.stress[1], rtol=0, atol=1e-10
+        )
+        errors.append(np.abs(both.get_forces() - forces).mean())
+    assert np.mean(errors) < 0.3
+    with pytest.raises((ValidationError, InputError), match="Xe"):
+        TrainingSettings.model_validate({"species": SPECIES, "core": {"Cu-Xe": (1.0, 2.0)}})
 
 
 def test_pairs_hardly_held_are_excluded_and_reported() -> None:
