@@ -458,7 +458,7 @@ class SegregationEnergy:
 
     energy, standard_uncertainty: eV. boundary_occupancy, bulk_occupancy: solute per site. drift: difference of the
     two halves of the runs in their standard uncertainties. between_runs: scatter of the runs' energies, eV (nan: one
-    run). converged: blocks independent, |drift| < 3, and runs within 3 uncertainties of each other.
+    run). converged: blocks of each run independent, |drift| < 3, and runs within 3 uncertainties of each other.
     """
 
     energy: float
@@ -551,6 +551,7 @@ def segregation_energy(
         between = float(values.std(ddof=1))
         expected = math.sqrt(float(np.mean([one[1] ** 2 for one in single])))
         agree = between < 3 * max(expected, 1e-300)
+        independent = all(one[3] for one in single)
         within = max(within, between / math.sqrt(len(values)))
     return SegregationEnergy(
         energy=energy,

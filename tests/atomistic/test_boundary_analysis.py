@@ -421,21 +421,37 @@ def test_segregation_energy_of_an_exact_lattice_gas(memory: float, n_frames: int
     assert found.converged
 
 
+def drift_of(seed: int, first: float, second: float) -> Trajectory:
+    """A run whose segregation energy changes half way."""
+    one, _ = exchanging(first, 1573.0, np.random.default_rng(seed), 200)
+    two, _ = exchanging(second, 1573.0, np.random.default_rng(seed + 1), 200)
+    assert one.exchanged is not None
+    assert two.exchanged is not None
+    return Trajectory(
+        one.species,
+        np.arange(400.0),
+        np.tile(one.cells[0], (400, 1, 1)),
+        np.tile(one.positions[0], (400, 1, 1)),
+        exchanged=np.concatenate([one.exchanged, two.exchanged]),
+    )
+
+
 def test_segregation_energy_says_when_it_has_not_converged() -> None:
     options: dict[str, Any] = {"solute": "Ta", "sites": {"Ta": 1, "Zr": 1}, "temperature": 1573.0}
     early, planes = exchanging(-0.02, 1573.0, np.random.default_rng(0), 200)
     late, _ = exchanging(-0.20, 1573.0, np.random.default_rng(1), 200)
-    assert early.exchanged is not None and late.exchanged is not None  # noqa: PT018
-    joined = Trajectory(
-        early.species,
-        np.arange(400.0),
-        np.tile(early.cells[0], (400, 1, 1)),
-        np.tile(early.positions[0], (400, 1, 1)),
-        exchanged=np.concatenate([early.exchanged, late.exchanged]),
-    )
+    joined = drift_of(0, -0.02, -0.20)
     drifting = segregation_energy(joined, planes, 4.0, **options)
     assert not drifting.converged
     assert drifting.drift < -3
+    creeping = segregation_energy([drift_of(seed, -0.1, -0.13) for seed in (0, 2)], planes, 4.0, **options)
+    assert not creeping.converged
+    assert creeping.drift < -3
+    slow = segregation_energy(
+        exchanging(-0.12, 1573.0, np.random.default_rng(3), 160, 0.97)[0], planes, 4.0, **options
+    )
+    assert abs(slow.drift) < 3
+    assert not slow.converged
     apart = segregation_energy([early, late], planes, 4.0, **options)
     assert not apart.converged
     assert apart.standard_uncertainty > 0.05
