@@ -66,7 +66,7 @@ class CollapsedPolycrystal:
     microstructure: periodic along both axes. pair_distance: distance f of the two generators next to a facet in mean
     grain sizes; it bounds the negative excess resistance of conductive boundaries, r sigma_grain > -0.9 f d, that is
     widths up to 0.9 f d. junction_cell, max_cell, tangential_growth, growth: sizes of cells as in `layered_mesh`, in
-    mean grain sizes. Facets too short for their first columns are merged.
+    mean grain sizes. Facets too short for their first columns are merged; merged_facets counts them.
     Raises InputError for a microstructure with walls, MeshError where the mesh cannot be built.
     """
 
@@ -74,8 +74,8 @@ class CollapsedPolycrystal:
         self,
         microstructure: Microstructure,
         *,
-        pair_distance: float = 0.025,
-        junction_cell: float = 0.0125,
+        pair_distance: float = 0.015,
+        junction_cell: float = 0.006,
         max_cell: float = 0.1,
         growth: float = 1.6,
         tangential_growth: float = 0.3,
@@ -98,6 +98,7 @@ class CollapsedPolycrystal:
         count = len(self.boundary_names)
         geometry = merged_geometry(scaled, [rows] * count, np.full(count, junction_cell))
         self.box_area = float(np.prod(scaled.box))
+        self.merged_facets = scaled.n_facets - geometry.microstructure.n_facets
         self._build(GeneratorCloud(geometry, [rows] * count, tangential_growth, max_cell), max_cell)
 
     def _build(self, cloud: GeneratorCloud, max_cell: float) -> None:

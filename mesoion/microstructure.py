@@ -95,17 +95,19 @@ class Microstructure:
 
     @property
     def mean_linear_intercept(self) -> float:
-        """Mean chord of a random line between boundaries, pi A/(2 L) with L the total facet length [m].
+        """Mean chord between boundaries, pi A/(2 L) with L the total facet length [m] (inf without any).
 
         ASTM E112's quantity in plane stereology (Underwood, Quantitative Stereology, 1970: P_L = (2/pi) L_A).
         """
-        return float(0.5 * np.pi * np.prod(self.box) / self.facet_lengths.sum())
+        total = float(self.facet_lengths.sum())
+        return float(0.5 * np.pi * np.prod(self.box)) / total if total > 0 else np.inf
 
     @property
     def boundary_fractions(self) -> dict[str, float]:
         """Fraction of the total facet length of each boundary type, as achieved."""
         lengths = np.bincount(self.facet_type, self.facet_lengths, len(self.boundary_names))
-        return dict(zip(self.boundary_names, (lengths / lengths.sum()).tolist(), strict=True))
+        total = max(float(lengths.sum()), 1e-300)
+        return dict(zip(self.boundary_names, (lengths / total).tolist(), strict=True))
 
     @cached_property
     def junction_degrees(self) -> Ints:
@@ -139,6 +141,21 @@ class Microstructure:
         kind = np.empty(self.n_facets, dtype=np.int64)
         kind[order] = np.searchsorted(np.cumsum(share)[:-1] * self.facet_lengths.sum(), middle)
         return replace(self, facet_type=kind, boundary_names=names)
+
+    def without_short_facets(self, length: float) -> Microstructure:
+        """A copy in which no facet is shorter than `length` [m]: shorter ones have become junctions.
+
+        A short facet is a contact: between blocking boundaries a conducting one of length a carries current in
+        proportion to 1/ln(d/a), not to a, so whether it is there matters. Models to be compared need the same ones.
+        """
+        micro = self
+        for _ in range(self.n_facets):
+            short = micro.facet_lengths < length
+            if not short.any():
+                break
+            # The shortest first: merging it lengthens or shortens its neighbours.
+            micro = micro.with_merged_facets(short & (micro.facet_lengths <= 2.0 * micro.facet_lengths.min()))
+        return micro
 
     def with_merged_facets(self, short: NDArray[np.bool_]) -> Microstructure:
         """A copy in which the facets flagged in `short` (m,) have shrunk to a point: their junctions become one.
@@ -564,7 +581,7 @@ def _assemble(
         facet_type=old.facet_type[kept],
         outlines=tuple(outlines),
         outline_vertices=tuple(new_vertex[label[c]] for c in corners),
-        outline_facets=tuple(np.where(f >= 0, new_facet[f], -1) for f in edges),
+        outline_facets=tuple(np.where(f >= 0, np.r_[new_facet, -1][f], -1) for f in edges),
     )
 
 

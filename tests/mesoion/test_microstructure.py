@@ -137,6 +137,20 @@ def test_merging_a_facet_joins_its_junctions_and_keeps_the_area():
     check_geometry(many)
 
 
+def test_short_facets_go_until_none_is_left():
+    micro = polycrystal(60, 1e-6, 0.4, rng=4)
+    merged = micro.without_short_facets(1e-7)
+    check_geometry(merged)
+    assert micro.facet_lengths.min() < 1e-7 <= merged.facet_lengths.min()
+    np.testing.assert_allclose(merged.mean_grain_size, micro.mean_grain_size, rtol=5e-3, atol=0)
+
+
+def test_a_single_crystal_between_walls_has_no_boundary():
+    micro = polycrystal(1, 1e-6, 0.0, rng=1, periodic=(False, False))
+    assert micro.n_facets == 0
+    assert micro.mean_linear_intercept == np.inf
+
+
 def test_merging_keeps_wall_junctions_on_the_wall():
     micro = polycrystal(40, 1e-6, 0.35, rng=4, periodic=(False, True))
     on_wall = (np.abs(micro.vertices[:, 0]) < 1e-15) | (np.abs(micro.vertices[:, 0] - micro.box[0]) < 1e-15)
