@@ -53,9 +53,10 @@ def profile_figure(
         )
     ax.set_xlabel("distance from the plane / Å" if profile.about_plane else "height across the cell / Å")
     ax.set_ylabel("density / nm$^{-3}$" if quantity == "density" else "atomic percent")
-    ax.set_ylim(bottom=0)
     ax.margins(x=0)
-    ax.legend(frameon=False, ncols=2, fontsize="small")
+    # Room for the legend above the curves.
+    ax.set_ylim(0, 1.3 * ax.get_ylim()[1])
+    ax.legend(frameon=False, ncols=3, fontsize="small", loc="upper center")
     return ax
 
 
