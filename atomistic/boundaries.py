@@ -470,7 +470,7 @@ def build(
 
     The in-plane cell is repeated until both its heights reach `min_width` (Å); each grain is at least `min_separation`
     (Å) thick. `candidate` sets the microscopic degrees of freedom (default: the best of a `search`). `atoms.info` holds
-    the boundary's name, area (Å²), plane heights along the third axis (Å), their separation, strain, contents reached.
+    the boundary's name, area (Å²), plane heights (Å) and fractions of the third cell vector, their separation, strain, contents reached.
 
     Raises CoincidenceError when no common cell exists or the atoms would exceed `max_atoms`, CompositionError when the
     contents cannot be neutral.
@@ -514,6 +514,7 @@ def build(
         symmetric=spec.is_symmetric_tilt or spec.is_twist,
         normal_axis=2,
         boundary_heights=[float(p) for p in framework.planes],
+        boundary_fractions=[float(p) / height for p in framework.planes],
         boundary_separation=separation,
         boundary_area=coincidence.area * repeat[0] * repeat[1],
         plane_spacing=max(coincidence.spacing_1, coincidence.spacing_2),

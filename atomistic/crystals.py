@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from atomistic import cells
 from atomistic.cells import CONTACT, SPECIES_ORDER, VALENCE
 from atomistic.errors import CompositionError, InputError
-from atomistic.lattice_gas import framework_energy, place_apart, push_apart, sorted_atoms
+from atomistic.lattice_gas import cross_neighbours, framework_energy, place_apart, push_apart, sorted_atoms
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -167,7 +166,7 @@ class Garnet(Crystal):
             sites, cell, {"Li": lithium, **on_li}, charges, rng,
             allowed={"Al": kinds == TETRAHEDRAL, "Ga": kinds == TETRAHEDRAL},
             site_energy={s: charges[s] * potential + repulsion - favour for s in charges},
-            coldest=cells.DISORDER, distance=1.95, attempts=3,
+            coldest=cells.DISORDER, distance=1.9, attempts=3 if len(sites) < 2000 else 1,
         )  # fmt: skip
         taken = [k for k, s in enumerate(filled.species) if s]
         names += [filled.species[k] for k in taken]
@@ -213,27 +212,10 @@ def _li_sites(
 
 def _around(points: Floats, others: Floats, cell: Floats, reach: float) -> tuple[Floats, Ints]:
     """Distance of the nearest of `others` (inf beyond reach) and their number within reach, periodic."""
-    if not len(points) or not len(others):
-        return np.full(len(points), np.inf), np.zeros(len(points), dtype=np.int64)
-    inverse = np.linalg.inv(cell)
-    inner, outer = points @ inverse, others @ inverse
-    inner, outer = (inner - np.floor(inner)) @ cell, outer - np.floor(outer)
-    margin = reach / (1 / np.linalg.norm(inverse, axis=0))
-    copies = [outer]
-    for axis in range(3):
-        stack = np.vstack(copies)
-        extra = []
-        for n in range(1, int(np.ceil(margin[axis])) + 1):
-            for sign in (-n, n):
-                moved = stack.copy()
-                moved[:, axis] += sign
-                keep = (moved[:, axis] > -margin[axis]) & (moved[:, axis] < 1 + margin[axis])
-                extra.append(moved[keep])
-        copies = [np.vstack([stack, *extra])]
-    tree = cKDTree(copies[0] @ cell)
-    distance, _ = tree.query(inner, distance_upper_bound=reach)
-    number = tree.query_ball_point(inner, reach, return_length=True)
-    return distance, np.asarray(number, dtype=np.int64)
+    i, _, d = cross_neighbours(points, others, cell, reach)
+    closest = np.full(len(points), np.inf)
+    np.minimum.at(closest, i, d)
+    return closest, np.bincount(i, minlength=len(points)).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 D is the slope of the mean-square displacement in its linear part, by generalised least squares with an intercept:
 
-    MSD(t) = 2 d D t + c,   cov[MSD(n), MSD(m)] = κ · 2 Σ c² v(n) v(m) / (n m K_n K_m) / M
+    MSD(t) = 2 d D t + c,   cov[MSD(n), MSD(m)] = κ · 2 Σ_ij C_ij² / (K_n K_m) / M
 
-The covariance between lags is that of overlapping windows of a Brownian path (H. Qian, M. P. Sheetz and E. L. Elson,
-Biophys. J. 60, 910 (1991), doi 10.1016/S0006-3495(91)82125-7), as also in kinisi (A. R. McCluskey et al., J. Chem.
-Theory Comput. 21, 79 (2025), doi 10.1021/acs.jctc.4c01249). Its scale κ is measured: from the scatter of the ions'
-mean square displacement over non-overlapping windows, so that ions that move together, or unequally, widen the interval
-as they should; Student's t accounts for the number of windows.
+The covariance between lags is that of overlapping windows of a Brownian path with noise (vibration) on its positions
+(H. Qian, M. P. Sheetz and E. L. Elson, Biophys. J. 60, 910 (1991), doi 10.1016/S0006-3495(91)82125-7), in the spirit of
+kinisi (A. R. McCluskey et al., J. Chem. Theory Comput. 21, 79 (2025), doi 10.1021/acs.jctc.4c01249). Its scale κ is
+measured: from the scatter of the ions' mean square displacement over non-overlapping windows, so that ions that move
+together, or unequally, widen the interval as they should; Student's t accounts for the number of windows.
 
 Lengths in Å and times in ps go in, m²/s come out.
 """
@@ -28,8 +28,8 @@ from atomistic.displacements import (
     checked_interval,
     checked_positions,
     mean_square_displacement,
-    overlap_sum,
     rotation_to,
+    window_covariance,
 )
 from atomistic.errors import InputError, TrajectoryError
 
@@ -104,14 +104,13 @@ def _lags(start: int, last: int) -> list[int]:
     return values
 
 
-def _shape(lags: Sequence[int], steps: int) -> Floats:
-    """Covariance of Brownian MSDs of one ion and direction divided by the product of their values."""
+def _covariance(lags: Sequence[int], steps: int, slope: float, intercept: float) -> Floats:
+    """Covariance of the MSDs of one path in one direction that has this slope (per step) and intercept."""
     n = len(lags)
     matrix = np.empty((n, n))
     for a in range(n):
         for b in range(a, n):
-            windows = (steps - lags[a] + 1.0) * (steps - lags[b] + 1.0)
-            matrix[a, b] = 2 * overlap_sum(lags[a], lags[b], steps) / (windows * lags[a] * lags[b])
+            matrix[a, b] = window_covariance(lags[a], lags[b], steps, slope, max(intercept, 0.0) / 2)
             matrix[b, a] = matrix[a, b]
     return matrix
 
@@ -134,17 +133,13 @@ def _straight(lags: Sequence[int], values: Floats, steps: int, independent: floa
         return _Fit(0.0, 0.0, 0.0, 0.0, len(n), list(lags))
     # In units of the largest value the matrices are well scaled for any material.
     values = values / largest
-    shape = _shape(lags, steps)
     design = np.column_stack([n, np.ones_like(n)])
-    model = np.maximum(values, 1e-300)
-    slope = intercept = 0.0
+    slope, intercept = float(np.max(values / n)), 0.0
     for _ in range(3):
-        covariance = shape * np.outer(model, model) / independent
+        covariance = _covariance(lags, steps, max(slope, 1e-3 / float(n[-1])), intercept) / independent
         inverse = np.linalg.pinv(covariance, rcond=1e-12, hermitian=True)
         normal = design.T @ inverse @ design
-        slope, intercept = np.linalg.solve(normal, design.T @ inverse @ values)
-        fitted = design @ [slope, intercept]
-        model = np.where(fitted > 0.1 * values, fitted, values)
+        slope, intercept = (float(z) for z in np.linalg.solve(normal, design.T @ inverse @ values))
     residual = values - design @ [slope, intercept]
     variance = float(np.linalg.inv(normal)[0, 0])
     return _Fit(

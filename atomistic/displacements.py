@@ -11,6 +11,7 @@ backward per direction. Lengths in Å, times in ps.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -133,17 +134,34 @@ def _from_sums(squares: Floats, power: Floats, frames: int, lags: int, length: i
     return msd
 
 
-def overlap_sum(first: int, second: int, steps: int) -> float:
-    """Σ_ij c_ij² over all windows of `first` and `second` steps in `steps` steps, c_ij their common steps.
+@functools.lru_cache(maxsize=4096)
+def _common_steps_squared(n: int, m: int, steps: int) -> float:
+    """Σ c² of the common steps c of all windows of n and of m >= n steps."""
+    windows = steps - m + 1
+    total = windows * (m - n + 1) * float(n) ** 2
+    q = min(n - 1, windows - 1)
+    if q >= 1:
+        k = np.arange(1, q + 1, dtype=float)
+        total += 2.0 * float(np.sum((n - k) ** 2 * (windows - k)))
+    return total
 
-    Windows of a Brownian path share variance through common steps only; the covariance of two of its MSDs is
-    2 σ⁴ Σ c² / (K_1 K_2) with K the numbers of windows and σ² the variance of a step.
+
+def window_covariance(first: int, second: int, steps: int, step_variance: float, noise: float = 0.0) -> float:
+    """Covariance of the MSDs at two lags, over all windows of one path of `steps` steps in one direction.
+
+    The path is Brownian with the variance `step_variance` per step, each position with independent Gaussian noise of
+    variance `noise`: two windows' displacements covary by C_ij = step_variance · (common steps), plus `noise` for every
+    common end and minus it where one ends as the other starts; the MSDs' covariance is 2 Σ_ij C_ij² / (K_1 K_2), K the
+    numbers of windows.
     """
     n, m = sorted((first, second))
-    windows = steps - m + 1
-    inside = windows * (m - n + 1) * float(n) ** 2
-    q = min(n - 1, windows - 1)
-    if q < 1:
-        return inside
-    k = np.arange(1, q + 1, dtype=float)
-    return inside + 2.0 * float(np.sum((n - k) ** 2 * (windows - k)))
+    small, large = steps - n + 1, steps - m + 1
+    total = _common_steps_squared(n, m, steps) * step_variance**2
+    if noise > 0:
+        common = step_variance * n
+        ends = 2 if n == m else 1
+        # Equal starts and equal ends; for one and the same lag these are the same pairs of windows.
+        total += (2 if n != m else 1) * large * ((common + ends * noise) ** 2 - common**2)
+        touching = max(steps - n - m + 1, 0)
+        total += 2 * touching * noise**2
+    return 2.0 * total / (float(small) * float(large))

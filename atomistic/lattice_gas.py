@@ -10,6 +10,7 @@ site energy e from the framework around it. Lengths in Å, energies in eV.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.neighborlist import primitive_neighbor_list
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from atomistic.errors import InputError
 
@@ -31,7 +33,7 @@ SCREENING_PERMITTIVITY = 10.0
 """Relative permittivity that stands for the framework's response; scales C against H only."""
 CORE_DISTANCE = 2.2
 """Distance of two placed ions, Å, at which the core H reaches 1 eV."""
-CUTOFF = 6.0
+CUTOFF = 5.0
 
 VACANCY = ""
 
@@ -89,11 +91,36 @@ def core(distance: Floats, contact: Floats | float = CORE_DISTANCE) -> Floats:
     return np.where(distance < CUTOFF, (contact / distance) ** 8, 0.0)
 
 
+def cross_neighbours(points: Floats, others: Floats, cell: Floats, reach: float) -> tuple[Ints, Ints, Floats]:
+    """Pairs (i of points, j of others, distance/Å) within `reach`, every periodic image of `others` counted."""
+    inverse = np.linalg.inv(cell)
+    inner, outer = points @ inverse, others @ inverse
+    inner, outer = (inner - np.floor(inner)) @ cell, outer - np.floor(outer)
+    margin = reach * np.linalg.norm(inverse, axis=0) + 1e-9
+    index = np.arange(len(others))
+    for axis in range(3):
+        copies, labels = [outer], [index]
+        for n in range(1, math.ceil(margin[axis]) + 1):
+            for shift in (-n, n):
+                moved = outer.copy()
+                moved[:, axis] += shift
+                keep = (moved[:, axis] > -margin[axis]) & (moved[:, axis] < 1 + margin[axis])
+                copies.append(moved[keep])
+                labels.append(index[keep])
+        outer, index = np.vstack(copies), np.concatenate(labels)
+    if not len(inner) or not len(outer):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
+    pairs = cKDTree(inner).sparse_distance_matrix(cKDTree(outer @ cell), reach, output_type="ndarray")
+    return pairs["i"].astype(np.int64), index[pairs["j"]].astype(np.int64), pairs["v"]
+
+
 def neighbours(positions: Floats, cell: Floats, cutoff: float = CUTOFF) -> tuple[Ints, Ints, Floats]:
-    """Pairs (i, j, distance/Å) of a periodic set of points within the cutoff, both directions, sorted by i."""
-    i, j, d = primitive_neighbor_list("ijd", [True] * 3, cell, positions, cutoff, self_interaction=False)
-    order = np.argsort(i, kind="stable")
-    return i[order].astype(np.int64), j[order].astype(np.int64), d[order]
+    """Pairs (i, j, distance/Å) of a periodic set of points within the cutoff, both directions, sorted by i, then j."""
+    i, j, d = cross_neighbours(positions, positions, cell, cutoff)
+    other = (i != j) | (d > 1e-6)
+    i, j, d = i[other], j[other], d[other]
+    order = np.lexsort((d, j, i))
+    return i[order], j[order], d[order]
 
 
 def framework_energy(
@@ -105,11 +132,8 @@ def framework_energy(
     the distances (Å) at which an ion on a site touches an element. Returns the potential (eV per e, n_sites) and the
     core energy (eV, n_sites).
     """
-    points = np.vstack([sites, framework.positions])
-    i, j, d = neighbours(points, framework.cell.array)
+    i, j, d = cross_neighbours(sites, framework.positions, framework.cell.array, CUTOFF)
     n = len(sites)
-    mask = (i < n) & (j >= n)
-    i, j, d = i[mask], j[mask] - n, d[mask]
     symbols = np.array(framework.get_chemical_symbols(), dtype=object)
     q = np.array([charges.get(s, 0.0) for s in symbols], dtype=float)
     contact = np.array([contacts.get(s, 0.0) for s in symbols], dtype=float)
