@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py [--quick] [--only GROUP] [--from results.json]
 
-Run it on a quiet machine with the extra `bench` installed; it takes about half an hour. `--from` writes the page
-again from an earlier run.
+Run it on a quiet machine with the extra `bench` installed; it takes about half an hour. With `--only` the groups that
+ran replace theirs in the file and the others stay. `--from` writes the page again from an earlier run.
 """
 
 from __future__ import annotations
@@ -39,6 +39,15 @@ def machine() -> str:
     return ", ".join([processor, f"Python {platform.python_version()}", *versions])
 
 
+def kept(file: Path, only: str | None, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of an earlier run whose groups did not run again."""
+    if only is None or not file.is_file():
+        return []
+    again = {row["group"] for row in rows}
+    earlier: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    return [row for row in earlier if row["group"] not in again]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run, print, and write both files; returns the number of targets missed."""
     parser = argparse.ArgumentParser(
@@ -58,8 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
         rows = run_bench(
             given.only, quick=given.quick, progress=lambda line: print(line, file=sys.stderr, flush=True)
         )
-        mode = "quick" if given.quick else "full"
-        results: dict[str, Any] = {"machine": machine(), "mode": mode, "rows": rows}
+        for row in rows:
+            row["mode"] = "quick" if given.quick else "full"
+        results: dict[str, Any] = {"machine": machine(), "rows": [*kept(given.json, given.only, rows), *rows]}
         given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     else:
         results = json.loads(given.source.read_text(encoding="utf-8"))

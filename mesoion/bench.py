@@ -320,7 +320,12 @@ def as_markdown(rows: Sequence[Row], machine: str) -> str:
     parts = [
         "# Benchmarks",
         "Written by `python benchmarks/peers.py` from its JSON; `mesoion bench` runs the same. "
-        f"Machine: {machine}. One thread; times are CPU seconds, medians over repetitions.",
+        f"Machine: {machine}. One thread; times are CPU seconds, medians over repetitions."
+        + (
+            " Rows of the quick mode are among them."
+            if any(row.get("mode") == "quick" for row in rows)
+            else ""
+        ),
         "## Against FiPy and DEVSIM",
         "Each line is the same cells, the same equations and the same answer: `apart` is the largest relative "
         "difference of potential (equilibrium), current (DC) or impedance between the two, and a line whose answers "

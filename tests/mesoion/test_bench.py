@@ -97,3 +97,18 @@ def test_the_script_writes_the_page_from_a_file(tmp_path: Path, monkeypatch: pyt
     source.write_text(json.dumps({"machine": "m", "mode": "quick", "rows": [comparison(target=5.0)]}))
     assert peers.main(["--from", str(source), "--page", str(tmp_path / "p.md")]) == 1
     assert (tmp_path / "p.md").read_text().startswith("# Benchmarks")
+
+
+def test_groups_that_did_not_run_again_stay_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import peers
+
+    file, page = tmp_path / "r.json", tmp_path / "p.md"
+    earlier = [{"group": "2d", **comparison()}, {"group": "import", **comparison()}]
+    file.write_text(json.dumps({"machine": "m", "rows": earlier}))
+    monkeypatch.setattr(peers, "run_bench", lambda *a, **k: [{"group": "import", **comparison(unknowns=99)}])
+    assert peers.main(["--only", "import", "--json", str(file), "--page", str(page)]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert [(r["group"], r["unknowns"]) for r in rows] == [("2d", 512), ("import", 99)]
