@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -80,9 +81,9 @@ def study_from(
 
 
 def input_files(value: Any) -> list[Path]:
-    """Every file a checked input names, in order."""
-    if isinstance(value, Path):
-        return [value]
+    """Every file a checked input names, in order: those its model says are files, and records given by their path."""
+    if isinstance(value, Path) or _is_record_file(value):
+        return [Path(value)]
     if hasattr(type(value), "model_fields"):
         value = [getattr(value, name) for name in type(value).model_fields]
     if isinstance(value, Mapping):
@@ -92,9 +93,14 @@ def input_files(value: Any) -> list[Path]:
     return []
 
 
+def _is_record_file(value: Any) -> bool:
+    # As `mesoion.transport.load_record` tells a path from a name; isfile is False where a path cannot be.
+    return isinstance(value, str) and (value.endswith(".json") or os.sep in value) and os.path.isfile(value)
+
+
 def _by_content(value: Any) -> Any:
     """A checked input with the content of its files in place of their paths."""
-    if isinstance(value, Path):
+    if isinstance(value, Path) or _is_record_file(value):
         return {"file": file_hash(value)}
     if hasattr(type(value), "model_fields"):
         return {name: _by_content(getattr(value, name)) for name in type(value).model_fields}

@@ -117,6 +117,16 @@ def test_a_file_the_study_names_is_part_of_its_content(toml, tmp_path):
     assert "notes.txt" in json.loads((tmp_path / "out" / "provenance.json").read_text())["inputs"]
 
 
+def test_a_record_given_by_its_path_is_part_of_its_content(toml, tmp_path):
+    record = tmp_path / "mine.json"
+    record.write_text("{}")
+    toml.write_text(TOY.replace("seed = 3", f'seed = 3\ntitle = "{record}"'))
+    study.run_study(toml, tmp_path / "out")
+    assert study.run_study(toml, tmp_path / "out").from_cache
+    record.write_text("[]")
+    assert not study.run_study(toml, tmp_path / "out").from_cache
+
+
 def test_files_of_an_earlier_run_do_not_stay(tmp_path):
     for name in ("old", "new"):
         folder = RunFolder(tmp_path)
