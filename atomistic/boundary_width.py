@@ -49,10 +49,8 @@ def spacings_width(spacing: float, minimum: float = 5.0) -> Width:
     """2 d, or 4 d where 2 d is not above `minimum` Å; beyond the papers' rule the least even multiple that is."""
     if not 1e-3 < spacing < 1e3:
         raise InputError("spacing", spacing, "give Å above zero")
-    multiple = max(2, 2 * (math.floor(minimum / (2 * spacing) + 1e-12) + 1))
-    published = 2 if 2 * spacing > minimum else 4 if 4 * spacing > minimum else None
-    multiple = published or multiple
-    note = "" if published else ", beyond the published 2 or 4"
+    multiple = 2 * (math.floor(minimum / (2 * spacing) + 1e-12) + 1)
+    note = "" if multiple in (2, 4) else ", beyond the published 2 or 4"
     return Width(
         multiple * spacing,
         0.0,

@@ -370,6 +370,7 @@ def test_the_papers_rule() -> None:
     }
     widths = [spacings_width(d).value / d for d in spacing.values()]
     np.testing.assert_allclose(widths, [4, 2, 4, 2], rtol=1e-12, atol=0)
+    assert not any("beyond" in spacings_width(d).rule for d in spacing.values())
     steep = spacings_width(interplanar_spacing((3, -3, 10), 4.0))
     assert steep.value > 5
     assert "beyond the published" in steep.rule
