@@ -332,7 +332,19 @@ class Discretisation:
         wall = dof[free, 0]
         self._slots_wall = [entries(wall, dof[k[edges], 0], wall)]
         self._wall_rows = wall
-        self.pattern = SparsePattern(np.concatenate(rows), np.concatenate(columns), self.n_unknowns)
+        kinds, points = None, None
+        if self.mesh.dimension == 3:
+            inner = slice(0, n + self.n_split)
+            kinds, points = (
+                np.zeros(self.n_unknowns, dtype=np.int64),
+                np.empty(self.n_unknowns, dtype=np.int64),
+            )
+            points[wall] = n + self.n_split + np.arange(len(wall))
+            points[dof[inner]] = np.arange(n + self.n_split)[:, np.newaxis]
+            kinds[dof[inner]] = np.arange(1 + self.n_species)
+        self.pattern = SparsePattern(
+            np.concatenate(rows), np.concatenate(columns), self.n_unknowns, kinds, points
+        )
         t = self.field
         self._field_data = self.pattern.assemble(np.r_[t, -t], self._slots_field[0]) + self.pattern.assemble(
             np.r_[-t, t], self._slots_field[1]

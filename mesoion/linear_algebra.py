@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +15,9 @@ Ints = NDArray[np.int64]
 
 # Wider bands are left to nested dissection.
 _WIDEST_BAND = 24
+# Fill of three-dimensional meshes makes multigrid the better choice from about here.
+_DIRECT_IN_3D = 8_000
+_MULTIGRID_TOLERANCE, _MULTIGRID_ITERATIONS = 1e-11, 300
 
 
 def elimination_order(n_points: int, k: Ints, l: Ints, coordinates: Floats) -> Ints:  # noqa: E741
@@ -51,11 +54,16 @@ class SparsePattern:
     """The positions (row, column) of a square matrix of n unknowns, numbered in elimination order.
 
     Values arrive in the order of `rows`, `columns`; those at the same position add up, those with a row or column
-    outside 0..n-1 are dropped.
+    outside 0..n-1 are dropped. `kinds` (n,) says which kind of field each unknown is a value of and `points` (n,)
+    where: given for three-dimensional meshes, which are solved by multigrid on each field once they are large.
     """
 
-    def __init__(self, rows: Ints, columns: Ints, n: int) -> None:
+    def __init__(
+        self, rows: Ints, columns: Ints, n: int, kinds: Ints | None = None, points: Ints | None = None
+    ) -> None:
         self.n = n
+        self.kinds, self.points = kinds, points
+        self.multigrid = kinds is not None and points is not None and n > _DIRECT_IN_3D
         self.kept = (rows >= 0) & (rows < n) & (columns >= 0) & (columns < n)
         key = columns[self.kept] * n + rows[self.kept]
         unique, where = np.unique(key, return_inverse=True)
@@ -91,12 +99,18 @@ class SparsePattern:
         product: NDArray[Any] = self.matrix(data) @ x
         return product
 
-    def factor(self, data: NDArray[Any]) -> Factor:
-        """Row-scaled LU factors of a real or complex matrix; raises ZeroDivisionError where it is singular."""
+    def factor(self, data: NDArray[Any], coupling: Literal["one-way", "both-ways"] = "one-way") -> Factor:
+        """Row-scaled LU factors of a real or complex matrix; raises ZeroDivisionError where it is singular.
+
+        Large three-dimensional real ones get a multigrid solver instead. `coupling` then says how kind 0 (the
+        potential) and the others depend on each other: steady states "one-way" (nearly), storage "both-ways".
+        """
         largest = np.maximum.reduceat(np.abs(data)[self._row_order], self._row_starts)
         if not np.all(largest > 0.0) or not np.all(np.isfinite(largest)):
             raise ZeroDivisionError("singular matrix")
         scale = 1.0 / largest
+        if self.multigrid and not np.iscomplexobj(data):
+            return _MultigridSolver(self, data, scale, coupling)
         scaled = data * scale[self.rows]
         return _BandFactor(self, scaled, scale) if self.banded else _SparseFactor(self, scaled, scale)
 
@@ -117,7 +131,9 @@ class Factor:
 
     def _solve(self, b: NDArray[Any], transposed: bool) -> NDArray[Any]:
         if np.iscomplexobj(b) and not self._complex:
-            both = self._solve(np.concatenate([np.atleast_2d(b.T).real, np.atleast_2d(b.T).imag]).T, transposed)
+            both = self._solve(
+                np.concatenate([np.atleast_2d(b.T).real, np.atleast_2d(b.T).imag]).T, transposed
+            )
             half = both.shape[1] // 2
             return np.asarray(both[:, :half] + 1j * both[:, half:]).reshape(b.shape)
         # The factors are those of the row-scaled matrix.
@@ -163,3 +179,84 @@ class _SparseFactor(Factor):
 
     def _apply(self, rhs: NDArray[Any], transposed: bool) -> NDArray[Any]:
         return np.asarray(self._lu.solve(rhs, "T" if transposed else "N"))
+
+
+class _MultigridSolver(Factor):
+    """Flexible GMRES with algebraic multigrid on each kind of field, and on all of them moving together.
+
+    One-way coupling: the fields of higher kind first, then the potential they make. Both ways (storage): additive
+    spaces phi, eta and phi = eta, which stay effective over the whole range from slow to fast.
+    """
+
+    def __init__(self, pattern: SparsePattern, data: Floats, scale: Floats, coupling: str) -> None:
+        import pyamg
+
+        super().__init__(scale, False)
+        self._matrix = pattern.matrix(data).tocsr()
+        assert pattern.kinds is not None
+        assert pattern.points is not None
+        self._members = [np.flatnonzero(pattern.kinds == kind) for kind in np.unique(pattern.kinds)]
+        self._joint = coupling == "both-ways"
+
+        def grids(matrix: sp.csr_matrix) -> Any:
+            return pyamg.ruge_stuben_solver(matrix, max_coarse=300).aspreconditioner()
+
+        self._grids = [grids(self._matrix[i][:, i].tocsr()) for i in self._members]
+        self._transposed = self._matrix.T.tocsr()
+        if self._joint:
+            count = int(pattern.points.max()) + 1
+            self._together = sp.csr_matrix(
+                (np.ones(pattern.n), (np.arange(pattern.n), pattern.points)), shape=(pattern.n, count)
+            )
+            self._joint_grids = grids((self._together.T @ self._matrix @ self._together).tocsr())
+        else:
+            first = self._members[0]
+            self._feeds = [self._matrix[first][:, i].tocsr() for i in self._members[1:]]
+
+    def _precondition(self, r: Floats) -> Floats:
+        z = np.zeros_like(r)
+        if self._joint:
+            for members, grids in zip(self._members, self._grids, strict=True):
+                z[members] = grids @ r[members]
+            return np.asarray(z + self._together @ (self._joint_grids @ (self._together.T @ r)))
+        rest = r[self._members[0]]
+        for members, grids, feed in zip(self._members[1:], self._grids[1:], self._feeds, strict=True):
+            z[members] = grids @ r[members]
+            rest = rest - feed @ z[members]
+        z[self._members[0]] = self._grids[0] @ rest
+        return z
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
+        """x with A x = b; raises ZeroDivisionError where the iteration does not get there."""
+        return self._iterate(self._matrix, b)
+
+    def solve_transposed(self, b: NDArray[Any]) -> NDArray[Any]:
+        """x with A^T x = b."""
+        return self._iterate(self._transposed, b)
+
+    def _iterate(self, matrix: sp.csr_matrix, b: NDArray[Any]) -> NDArray[Any]:
+        if b.ndim == 2:
+            return np.stack([self._iterate(matrix, column) for column in b.T], axis=1)
+        if np.iscomplexobj(b):
+            return np.asarray(self._iterate(matrix, b.real) + 1j * self._iterate(matrix, b.imag))
+        if not np.any(b):
+            return np.zeros_like(b)
+        from pyamg.krylov import fgmres
+
+        rows = self._scale
+        operator = sp.linalg.LinearOperator(matrix.shape, lambda x: rows * (matrix @ x), dtype=float)
+        inverse = sp.linalg.LinearOperator(matrix.shape, lambda r: self._precondition(r / rows), dtype=float)
+        x, info = fgmres(
+            operator,
+            rows * b,
+            tol=_MULTIGRID_TOLERANCE,
+            M=inverse,
+            restart=60,
+            maxiter=_MULTIGRID_ITERATIONS // 60,
+        )
+        if info < 0 or not np.all(np.isfinite(x)):
+            raise ZeroDivisionError("the multigrid iteration broke down")
+        residual = np.linalg.norm(rows * (b - matrix @ x)) / np.linalg.norm(rows * b)
+        if residual > 1e-6:
+            raise ZeroDivisionError(f"the multigrid iteration stopped at a residual of {residual:.1g}")
+        return np.asarray(x)

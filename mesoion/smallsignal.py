@@ -27,7 +27,7 @@ _DECADES_PER_SHIFT, _MOST_SHIFTS = 2.2, 24
 # Bounds are evaluated at every frequency below this size, else where the residual peaks.
 _SMALL = 5000
 # eta this uniform [kT] means a state without flux.
-_AT_REST = 1e-9
+_AT_REST = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class _Network:
 
     def factor(self, s: complex) -> Factor | _ConservingFactor:
         data = self.conductance + s * self.capacity
-        return _ConservingFactor(self, data, s) if self.blocked else self.pattern.factor(data)
+        return _ConservingFactor(self, data, s) if self.blocked else self.pattern.factor(data, "both-ways")
 
     def admittance(self, s: complex) -> complex:
         x = self.factor(s).solve(self.b[0] + s * self.b[1])
@@ -99,7 +99,7 @@ class _ConservingFactor:
             row = pattern.rows == pin
             pinned[row] = 0.0
             pinned[row & (pattern.columns == pin)] = 1.0
-        self._factor = pattern.factor(pinned)
+        self._factor = pattern.factor(pinned, "both-ways")
         units = np.zeros((pattern.n, len(self._pins)))
         units[self._pins, np.arange(len(self._pins))] = 1.0
         self._response = self._factor.solve(units)
@@ -152,9 +152,13 @@ def impedance(
     scale = system.discretisation.ampere() / system.discretisation.thermal_voltage
     # Along a line a direct solve costs no more than the reduction, and is exact.
     if method == "reduced" or (method == "auto" and not network.pattern.banded):
-        reduce = _reduce_symmetric if network.symmetric else _reduce_biased
+        # A biased state left to "auto" should not cost more than half of solving directly.
+        budget = 2 * _MOST_SHIFTS if method == "reduced" else min(len(s) // 2, 2 * _MOST_SHIFTS)
         try:
-            y, bound, n_solves = reduce(network, s, tolerance)
+            if network.symmetric:
+                y, bound, n_solves = _reduce_symmetric(network, s, tolerance)
+            else:
+                y, bound, n_solves = _reduce_biased(network, s, tolerance, budget)
         except ConvergenceError:
             if method == "reduced":
                 raise
@@ -328,8 +332,8 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
                 '"direct" or a larger tolerance',
                 at=f"{omega[worst] / (2.0 * np.pi):.3g} Hz",
             )
-        shift = float(omega[worst]) if factor is not None else _between(omega[worst], kept)
-        if factor is None:
+        shift = _unused(float(omega[worst]), shifts)
+        if factor is None or shift != omega[worst]:
             factor = network.factor(shift)
             n_solves += 1
         snapshot(shift, factor)
@@ -342,11 +346,13 @@ def _between_shifts(omega: Floats, shifts: list[float]) -> Ints:
     return np.unique(np.argmin(np.abs(np.log(omega)[:, np.newaxis] - middles), axis=0))
 
 
-def _between(omega: float, kept: _Factors) -> float:
-    """The frequency itself, unless a shift was taken there already."""
-    used = np.array([shift for shift, _ in kept])
-    nearest = used[np.argmin(np.abs(np.log(used / omega)))]
-    return float(omega if abs(np.log(nearest / omega)) > 0.05 else omega * 1.7)
+def _unused(omega: float, shifts: list[float]) -> float:
+    """The shift nearest to omega, among omega and points around it, that was not taken yet."""
+    for power in range(2 * len(shifts) + 1):
+        candidate = omega * 1.7 ** ((-1) ** power * ((power + 1) // 2))
+        if not any(abs(np.log(candidate / used)) < 0.2 for used in shifts):
+            return float(candidate)
+    return float(omega)
 
 
 def _diagonal(network: _Network) -> tuple[Floats, Floats]:
@@ -373,7 +379,9 @@ def _bounds(residual: Complexes, omega: Floats, kept: _Factors) -> Floats:
     return np.abs(out)
 
 
-def _reduce_biased(network: _Network, s: Complexes, tolerance: float) -> tuple[Complexes, Floats, int]:
+def _reduce_biased(
+    network: _Network, s: Complexes, tolerance: float, budget: int
+) -> tuple[Complexes, Floats, int]:
     """Reduction about a state with flux: G is not symmetric, so true solves at the worst places check the error.
 
     The basis holds solutions and adjoint solutions; the product of both residuals estimates the error between
@@ -382,8 +390,10 @@ def _reduce_biased(network: _Network, s: Complexes, tolerance: float) -> tuple[C
     omega = s.imag
     projection = _Projection(network)
     n_solves = 0
+    shifts: list[float] = []
 
     def snapshot(shift: float) -> None:
+        shifts.append(shift)
         factor = network.factor(shift)
         projection.add(factor.solve(network.b[0] + shift * network.b[1]))
         projection.add(factor.solve_transposed(network.read[0] + shift * network.read[1]))
@@ -410,13 +420,13 @@ def _reduce_biased(network: _Network, s: Complexes, tolerance: float) -> tuple[C
         worst = max(float(bound.max()), float(errors.max()))
         if worst <= tolerance:
             return y, bound, n_solves
-        if 2 * n_solves >= min(len(s), 4 * _MOST_SHIFTS):
+        if n_solves >= budget:
             raise ConvergenceError(
                 f"the reduced model of the biased state still errs by {worst:.1g} after {n_solves} factorisations; "
                 'use method "direct" or a larger tolerance',
                 at=f"{omega[int(np.argmax(bound))] / (2.0 * np.pi):.3g} Hz",
             )
-        snapshot(float(omega[int(np.argmax(bound))]))
+        snapshot(_unused(float(omega[int(np.argmax(bound))]), shifts))
         n_solves += 1
 
 

@@ -220,7 +220,8 @@ class PNPSystem:
         wall_t = d.field[len(d.edge_k) - len(d.electrode_of_wall) :][walls]
         wall_cell = k[len(d.edge_k) - len(d.electrode_of_wall) :][walls]
         cells = np.arange(n)
-        pattern = SparsePattern(np.r_[i, j, i, j, rank], np.r_[i, j, j, i, rank], n)
+        alike = np.zeros(n, dtype=np.int64) if self.mesh.dimension == 3 else None
+        pattern = SparsePattern(np.r_[i, j, i, j, rank], np.r_[i, j, j, i, rank], n, alike, alike)
         stiffness = sums(wall_cell, wall_t, n)
         base = pattern.assemble(np.r_[t, t, -t, -t, stiffness])
         v = np.zeros(len(d.names))

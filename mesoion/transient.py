@@ -55,14 +55,18 @@ class _Stages:
         self.d = system.discretisation
         self.factor: Factor | None = None
         self.factor_h = -1.0
+        # A jump of the voltage is a step of no length; points without storage need some to keep their equation.
+        self.shortest = 1e-6 * _dielectric_time(system)
 
     def matrix(self, u: Floats, v: Floats, h: float) -> tuple[Floats, Floats, Factor]:
-        """F, Q and the factors of C + h J (J on the algebraic rows) at u."""
+        """F, Q and the factors of C + h J (J on the Poisson rows) at u."""
         d = self.d
         lin = d.linearise(u, v)
         if self.factor is None or h != self.factor_h:
-            data = np.where(d.algebraic_entries, lin.jacobian, lin.capacity + h * lin.jacobian)
-            self.factor, self.factor_h = d.pattern.factor(data), h
+            data = np.where(
+                d.poisson_entries, lin.jacobian, lin.capacity + max(h, self.shortest) * lin.jacobian
+            )
+            self.factor, self.factor_h = d.pattern.factor(data, "both-ways"), h
         return lin.residual, lin.storage, self.factor
 
     def solve(self, u: Floats, v: Floats, h: float, known: Floats) -> tuple[Floats, Floats, Floats]:
@@ -75,7 +79,8 @@ class _Stages:
                 self.factor = None
             try:
                 f, q, factor = self.matrix(u, v, h)
-                g = np.where(d.algebraic_rows, f, q + h * f - known)
+                g = np.where(d.algebraic_rows, max(h, self.shortest) * f, q + h * f - known)
+                g[d.poisson_rows] = f[d.poisson_rows]
                 delta = factor.solve(-g)
             except ZeroDivisionError as error:
                 raise NewtonFailure("the Jacobian is singular") from error

@@ -17,6 +17,7 @@ from mesoion.physics import (
     DiluteSpecies,
     Electrode,
 )
+from mesoion.smallsignal import impedance
 from mesoion.solve import MeshWarning, PNPSystem
 from mesoion.validation_cases import (
     gouy_chapman_errors,
@@ -238,6 +239,42 @@ def test_periodic_sides_and_a_slanted_layer_normal():
     in_layer = mesh.volumes[layer].sum() / (20 * NM)
     expected = 0.1 / (20 * NM) * (1e-2 * (6 * NM - in_layer) + 3e-4 * in_layer)
     np.testing.assert_allclose(state.current("left"), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["blocking", "reversible"])
+def test_three_dimensions_by_multigrid_agree_with_one(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """A layer across a box: nothing varies along it, but the solver is another one."""
+    monkeypatch.setattr("mesoion.linear_algebra._DIRECT_IN_3D", 500)
+    a, b = graded_edges(10 * NM, 0.1 * NM, 9), graded_edges(1 * NM, 0.1 * NM, 5)
+    half = np.r_[np.diff(a), np.diff(a)[::-1], np.diff(b)]
+    x = np.r_[0.0, np.cumsum(np.r_[half, half[::-1]])]
+    side = np.linspace(0.0, 2 * NM, 5)
+    results = []
+    for edges in ([x], [x, side, side]):
+        mesh = tensor_mesh(edges, periodic=(False, True, True)[: len(edges)])
+        layer = np.abs(mesh.centers[:, 0] - 21 * NM) < 1 * NM
+        mesh, fields = two_phase(mesh, layer, 500.0, 3.0)
+        contact = Electrode(kind, compact_capacitance=0.2)
+        system = PNPSystem(
+            mesh, fields, TEMPERATURE, {"left": contact, "right": contact}, resolution="ignore"
+        )
+        assert system.discretisation.pattern.multigrid == (len(edges) == 3)
+        area = (2 * NM) ** (len(edges) - 1)
+        state = system.steady_state({"left": 0.2})
+        spectrum = impedance(
+            system, system.equilibrium(), [1e-2, 1e6, 1e10], method="reduced", tolerance=1e-6
+        )
+        step = system.transient({"left": lambda _: 0.1}, 1e-8)
+        results.append(
+            [
+                state.current("left") / area,
+                state.electrode_charge("left") / area,
+                *(spectrum.impedance * area),
+                step.charge["left"][-1] / area,
+            ]
+        )
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-9)
+    np.testing.assert_allclose(results[1][1:], results[0][1:], rtol=3e-6)
 
 
 # Errors ------------------------------------------------------------------------------------------------------
