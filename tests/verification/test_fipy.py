@@ -348,6 +348,26 @@ def test_bicrystal_agrees_with_the_kernel(
     compare(mesh, fields, np.array([1e2, 1e6, 1e8, 1e10]), 1e-3)
 
 
+def test_a_layer_of_its_own_lattice_and_permittivity_agrees_with_the_kernel() -> None:
+    # Fewer sites, a lower permittivity, a charged core and an attraction, all in the layer.
+    mesh = bicrystal_mesh(0.01e-9, 1.1)
+    grain = phases(1000.0)["grain"]
+    layer = Phase(
+        "general",
+        TEMPERATURE,
+        0.6 * SITES,
+        0.4,
+        -0.1 * SITES,
+        300.0,
+        2e-3,
+        5e-2,
+        -1.5 * k * TEMPERATURE,
+        LAYER_WIDTH,
+    )
+    fields = CellFields.from_phases(mesh, {"grain": grain, "general": layer})
+    compare(mesh, fields, np.array([1e2, 1e6, 1e8, 1e10]), 1e-3)
+
+
 def test_polycrystal_agrees_with_the_kernel() -> None:
     mesh = polycrystal_mesh(
         (False, True), n_grains=4, seed=2, cells_across=16, first_cell=0.05e-9, growth=1.3
