@@ -102,14 +102,14 @@ class SparsePattern:
     def factor(self, data: NDArray[Any], coupling: Literal["one-way", "both-ways"] = "one-way") -> Factor:
         """Row-scaled LU factors of a real or complex matrix; raises ZeroDivisionError where it is singular.
 
-        Large three-dimensional real ones get a multigrid solver instead. `coupling` then says how kind 0 (the
+        Large three-dimensional ones get a multigrid solver instead. `coupling` then says how kind 0 (the
         potential) and the others depend on each other: steady states "one-way" (nearly), storage "both-ways".
         """
         largest = np.maximum.reduceat(np.abs(data)[self._row_order], self._row_starts)
         if not np.all(largest > 0.0) or not np.all(np.isfinite(largest)):
             raise ZeroDivisionError("singular matrix")
         scale = 1.0 / largest
-        if self.multigrid and not np.iscomplexobj(data):
+        if self.multigrid:
             return _MultigridSolver(self, data, scale, coupling)
         scaled = data * scale[self.rows]
         return _BandFactor(self, scaled, scale) if self.banded else _SparseFactor(self, scaled, scale)
@@ -185,14 +185,16 @@ class _MultigridSolver(Factor):
     """Flexible GMRES with algebraic multigrid on each kind of field, and on all of them moving together.
 
     One-way coupling: the fields of higher kind first, then the potential they make. Both ways (storage): additive
-    spaces phi, eta and phi = eta, which stay effective over the whole range from slow to fast.
+    spaces phi, eta and phi = eta, which stay effective over the whole range from slow to fast. A complex matrix
+    G + i omega C is preconditioned by its real neighbour G + omega C.
     """
 
-    def __init__(self, pattern: SparsePattern, data: Floats, scale: Floats, coupling: str) -> None:
+    def __init__(self, pattern: SparsePattern, data: NDArray[Any], scale: Floats, coupling: str) -> None:
         import pyamg
 
-        super().__init__(scale, False)
+        super().__init__(scale, np.iscomplexobj(data))
         self._matrix = pattern.matrix(data).tocsr()
+        near = pattern.matrix(data.real + data.imag).tocsr() if self._complex else self._matrix
         assert pattern.kinds is not None
         assert pattern.points is not None
         self._members = [np.flatnonzero(pattern.kinds == kind) for kind in np.unique(pattern.kinds)]
@@ -201,19 +203,21 @@ class _MultigridSolver(Factor):
         def grids(matrix: sp.csr_matrix) -> Any:
             return pyamg.ruge_stuben_solver(matrix, max_coarse=300).aspreconditioner()
 
-        self._grids = [grids(self._matrix[i][:, i].tocsr()) for i in self._members]
+        self._grids = [grids(near[i][:, i].tocsr()) for i in self._members]
         self._transposed = self._matrix.T.tocsr()
         if self._joint:
             count = int(pattern.points.max()) + 1
             self._together = sp.csr_matrix(
                 (np.ones(pattern.n), (np.arange(pattern.n), pattern.points)), shape=(pattern.n, count)
             )
-            self._joint_grids = grids((self._together.T @ self._matrix @ self._together).tocsr())
+            self._joint_grids = grids((self._together.T @ near @ self._together).tocsr())
         else:
             first = self._members[0]
-            self._feeds = [self._matrix[first][:, i].tocsr() for i in self._members[1:]]
+            self._feeds = [near[first][:, i].tocsr() for i in self._members[1:]]
 
-    def _precondition(self, r: Floats) -> Floats:
+    def _precondition(self, r: NDArray[Any]) -> NDArray[Any]:
+        if np.iscomplexobj(r):
+            return np.asarray(self._precondition(r.real.copy()) + 1j * self._precondition(r.imag.copy()))
         z = np.zeros_like(r)
         if self._joint:
             for members, grids in zip(self._members, self._grids, strict=True):
@@ -237,18 +241,20 @@ class _MultigridSolver(Factor):
     def _iterate(self, matrix: sp.csr_matrix, b: NDArray[Any]) -> NDArray[Any]:
         if b.ndim == 2:
             return np.stack([self._iterate(matrix, column) for column in b.T], axis=1)
-        if np.iscomplexobj(b):
+        if np.iscomplexobj(b) and not self._complex:
             return np.asarray(self._iterate(matrix, b.real) + 1j * self._iterate(matrix, b.imag))
         if not np.any(b):
-            return np.zeros_like(b)
+            return np.zeros(b.shape, dtype=matrix.dtype)
         from pyamg.krylov import fgmres
 
         rows = self._scale
-        operator = sp.linalg.LinearOperator(matrix.shape, lambda x: rows * (matrix @ x), dtype=float)
-        inverse = sp.linalg.LinearOperator(matrix.shape, lambda r: self._precondition(r / rows), dtype=float)
+        operator = sp.linalg.LinearOperator(matrix.shape, lambda x: rows * (matrix @ x), dtype=matrix.dtype)
+        inverse = sp.linalg.LinearOperator(
+            matrix.shape, lambda r: self._precondition(r / rows), dtype=matrix.dtype
+        )
         x, info = fgmres(
             operator,
-            rows * b,
+            (rows * b).astype(matrix.dtype),
             tol=_MULTIGRID_TOLERANCE,
             M=inverse,
             restart=60,

@@ -264,12 +264,14 @@ def test_three_dimensions_by_multigrid_agree_with_one(kind: str, monkeypatch: py
         spectrum = impedance(
             system, system.equilibrium(), [1e-2, 1e6, 1e10], method="reduced", tolerance=1e-6
         )
+        about_bias = impedance(system, state, [1e-2, 1e7], method="direct")
         step = system.transient({"left": lambda _: 0.1}, 1e-8)
         results.append(
             [
                 state.current("left") / area,
                 state.electrode_charge("left") / area,
                 *(spectrum.impedance * area),
+                *(about_bias.impedance * area),
                 step.charge["left"][-1] / area,
             ]
         )
