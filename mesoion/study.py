@@ -94,8 +94,8 @@ def input_files(value: Any) -> list[Path]:
 
 
 def _is_record_file(value: Any) -> bool:
-    # As `mesoion.transport.load_record` tells a path from a name; isfile is False where a path cannot be.
-    return isinstance(value, str) and (value.endswith(".json") or os.sep in value) and os.path.isfile(value)
+    # isfile is False, not an error, where the text cannot be a path.
+    return isinstance(value, str) and value.endswith(".json") and os.path.isfile(value)
 
 
 def _by_content(value: Any) -> Any:
