@@ -470,7 +470,8 @@ def build(
 
     The in-plane cell is repeated until both its heights reach `min_width` (Å); each grain is at least `min_separation`
     (Å) thick. `candidate` sets the microscopic degrees of freedom (default: the best of a `search`). `atoms.info` holds
-    the boundary's name, area (Å²), plane heights (Å) and fractions of the third cell vector, their separation, strain, contents reached.
+    the boundary's name, area (Å²), plane heights (Å) and fractions of the third cell vector, their separation, strain
+    and the contents reached.
 
     Raises CoincidenceError when no common cell exists or the atoms would exceed `max_atoms`, CompositionError when the
     contents cannot be neutral.
