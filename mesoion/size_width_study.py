@@ -5,7 +5,7 @@ One reduced polycrystal answers every point: grain size enters only through widt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,10 @@ from mesoion.units import Length, PureNumber, Temperature
 PER_CM = 0.01
 TOLERANCE = 1e-4
 """Error bound asked of the reduced model."""
+THIN = 0.015
+"""Width over grain size up to which the collapsed polycrystal's default mesh serves."""
+COLLAPSING_ERROR = 0.35
+"""Relative error of collapsing over width/grain size, measured against resolved layers (docs/meshes.md)."""
 Positive = Field(gt=0)
 
 
@@ -100,8 +104,7 @@ def point(
     mean_grain_size: float,
     boundary_width: float,
     temperature: float,
-    model_path: str,
-    model_hash: str,
+    models: Sequence[tuple[float, str, str]],
 ) -> dict[str, float]:
     """Conductivities [S/cm] of one pellet and of the closed forms with the same layer.
 
@@ -117,7 +120,8 @@ def point(
     layer = replace(made.boundary(temperature, "general"), width=boundary_width)
     resolved = solve_bicrystal(grain, layer)
     bulk, specific = grain.conductivity_across, layer.conductivity_across
-    tensor, bound = _model(model_path, model_hash).effective(
+    path, digest = next((p, h) for limit, p, h in models if fraction <= limit)
+    tensor, bound = _model(path, digest).effective(
         bulk,
         {"general": resolved.excess_resistance},
         {"general": resolved.excess_sheet_conductance},
@@ -130,6 +134,7 @@ def point(
         "specific_gb": specific * PER_CM,
         "total": total * PER_CM,
         "error_bound": bound,
+        "collapsing_error": COLLAPSING_ERROR * fraction,
         # Signed: negative where the boundaries carry more than the grain.
         "apparent_gb": PER_CM / excess,
         "series_brick_layer": series_brick_layer(bulk, specific, fraction) * PER_CM,
@@ -141,8 +146,8 @@ def point(
 def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     """Sweep every material and write the table, the maps and the distance to the brick layer."""
     sizes, widths = study.mean_grain_size.values(), study.boundary_width.values()
-    model = _reduced(study, sizes, widths)
-    path = model.save(folder.cache / "reduced_polycrystal.npz")
+    models = _reduced(study, sizes, widths)
+    files = [m.save(folder.cache / f"reduced_polycrystal_{j}.npz") for j, (_, m) in enumerate(models)]
     by_name = {m.name: m for m in study.materials}
     points = grid(
         name=list(by_name),
@@ -159,8 +164,9 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
         common={
             "materials": {name: m.model_dump() for name, m in by_name.items()},
             "temperature": study.temperature,
-            "model_path": str(path),
-            "model_hash": file_hash(path),
+            "models": [
+                (limit, str(path), file_hash(path)) for (limit, _), path in zip(models, files, strict=True)
+            ],
         },
         show_progress=folder.show_progress,
     )
@@ -168,7 +174,7 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     failed = int(frame["error"].notna().sum())
     folder.result("points", len(frame))
     folder.result("failed_points", failed)
-    folder.result("full_solves", model.full_solves)
+    folder.result("full_solves", sum(m.full_solves for _, m in models))
     if failed < len(frame):
         folder.result("largest_error_bound", float(frame["error_bound"].max()))
     for name in by_name:
@@ -188,23 +194,35 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
         )
 
 
-def _reduced(study: Study, sizes: NDArray[np.float64], widths: NDArray[np.float64]) -> ReducedPolycrystal:
-    """The polycrystal, reduced over just the conductivity ratios and widths of this sweep."""
+def _reduced(
+    study: Study, sizes: NDArray[np.float64], widths: NDArray[np.float64]
+) -> list[tuple[float, ReducedPolycrystal]]:
+    """(largest width/grain size, reduced polycrystal), reduced over just the ratios and widths of this sweep.
+
+    Thin layers get the fine mesh along the facets; the deficit of wide ones needs wider cells there to come from.
+    """
     ratios = []
     for m in study.materials:
         made = _material(m.grain, m.boundary, m.relative_permittivity)
         layer = made.boundary(study.temperature, "general")
         ratios.append(layer.conductivity_across / made.grain(study.temperature).conductivity_across)
-    widest = min(float(widths[-1] / sizes[0]), LARGEST_WIDTH_OVER_GRAIN_SIZE)
+    ratio = (min(ratios) / 2, max(ratios) * 2)
     structure = polycrystal(
         study.grains, 1.0, study.grain_size_spread, study.seed, boundary_types={"general": 1.0}
     )
-    span = BoundaryRange(
-        ratio=(min(ratios) / 2, max(ratios) * 2),
-        width=(float(widths[0] / sizes[-1]) / 1.2, widest * 1.2),
-        phase=0.0,
-    )
-    return ReducedPolycrystal.build(CollapsedPolycrystal(structure), {"general": span}, tolerance=TOLERANCE)
+    narrowest = float(widths[0] / sizes[-1])
+    widest = min(float(widths[-1] / sizes[0]), LARGEST_WIDTH_OVER_GRAIN_SIZE)
+    bands = [(min(narrowest, THIN), min(widest, THIN), 0.025)]
+    if widest > THIN:
+        bands.append((max(narrowest, THIN), widest, 1.25 * widest))
+    models = []
+    for low, high, pair_distance in bands:
+        span = BoundaryRange(ratio=ratio, width=(low / 1.1, high * 1.1), phase=0.0)
+        collapsed = CollapsedPolycrystal(structure, pair_distance=min(pair_distance, 0.2))
+        models.append((high, ReducedPolycrystal.build(collapsed, {"general": span}, tolerance=TOLERANCE)))
+    # Rounding must not push the widest point past the last band.
+    models[-1] = (1.0, models[-1][1])
+    return models
 
 
 def named_point(
