@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 MAX_ROUNDS: Final = 1000
+FINER: Final = 10  # frames recorded for each one kept
 
 
 class _Model(BaseModel):
@@ -95,9 +96,10 @@ class LearningSettings(_Model):
     """A SETTINGS.toml of `atomistic train`.
 
     name: of the potential. seed: of everything random. initial_labels: files of frames the same teacher labelled
-    before. rounds: at most. round_iterations: of the training in each round, which starts from the potential of the
-    one before; every `fresh_every`-th starts anew from random numbers (0: never). processes: teachers in parallel.
-    quality: for all systems, quality_by_system for one. statement: what the model card says about validity.
+    before. start: a `.mtp` of the same species and tables to start the first training from. rounds: at most.
+    round_iterations: of the training in each round, which starts from the potential of the one before; every
+    `fresh_every`-th starts anew from random numbers (0: never). processes: teachers in parallel. quality: for all
+    systems, quality_by_system for one. statement: what the model card says about validity.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=80)]
@@ -110,6 +112,7 @@ class LearningSettings(_Model):
     quality_by_system: dict[str, Quality] = {}
     passing: Passing = Passing()
     initial_labels: tuple[str, ...] = ()
+    start: str | None = None
     rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] = 8
     round_iterations: Annotated[int, Field(ge=1)] = 40
     fresh_every: Annotated[int, Field(ge=0)] = 0
@@ -161,6 +164,7 @@ def load_settings(path: str | Path) -> LearningSettings:
 
     change: dict[str, Any] = {
         "initial_labels": tuple(beside(f) for f in settings.initial_labels),
+        "start": None if settings.start is None else beside(settings.start),
         "systems": tuple(
             s if s.path is None else s.model_copy(update={"path": beside(s.path)}) for s in settings.systems
         ),
@@ -200,6 +204,7 @@ class ActiveLearning:
         fixed["training"].pop("iterations")
         # By name only: a folder may move together with its settings.
         fixed["initial_labels"] = [Path(name).name for name in settings.initial_labels]
+        fixed["start"] = settings.start and Path(settings.start).name
         for system in fixed["systems"]:
             system["path"] = system["path"] and Path(system["path"]).name
         text = json.dumps(fixed, indent=1, sort_keys=True)
@@ -275,7 +280,9 @@ class ActiveLearning:
         settings = self.settings.training
         start = None
         fresh = self.settings.fresh_every and number % self.settings.fresh_every == 0
-        if number > 0 and not fresh:
+        if number == 0 and self.settings.start is not None:
+            start = read_mtp(self.settings.start, settings.species)
+        elif number > 0 and not fresh:
             start = read_mtp(self._round(number - 1) / "training" / "potential.mtp")
             ridge = json.loads((self._round(number - 1) / "training" / "training.json").read_text())["ridge"]
             change = {"ridges": (ridge,), "iterations": self.settings.round_iterations}
@@ -324,7 +331,7 @@ class ActiveLearning:
                 steps=steps,
                 timestep_fs=sampling.timestep_fs,
                 ramp_steps=sampling.ramp_steps,
-                dump_every=max(1, steps // frames),
+                dump_every=max(1, steps // (FINER * frames)),
                 grade_every=10,
                 grade_limit=grade,
                 seed=seed,
@@ -333,10 +340,12 @@ class ActiveLearning:
         except RunError as error:
             return str(error), 0.0, []
         group = start.info.get("group", "all")
-        found = []
-        for frame in result.frames():
+        # A run that ends early still gives about as many frames, from shortly before.
+        every = result.frames()
+        chosen = np.unique(np.linspace(0, len(every) - 1, min(frames, len(every))).round().astype(int))
+        found = [every[int(i)] for i in chosen]
+        for frame in found:
             frame.info = {"group": group}
-            found.append(frame)
         if result.stopped is not None:
             found.append(result.final)
             result.final.info = {"group": group}

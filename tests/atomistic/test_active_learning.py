@@ -407,3 +407,12 @@ def test_learning_settings_have_a_default_teacher() -> None:
     )
     assert settings.teacher.kind == "chgnet"
     assert ActiveLearning.FREE
+
+
+def test_start_from_a_potential_and_its_labels(learned: Path, folder: Path) -> None:
+    """With the labels and the potential of an earlier learning, one short round is enough."""
+    head = f'start = "{learned}/run/potential.mtp"\ninitial_labels = ["{learned}/run/labels.xyz"]\n'
+    text = SETTINGS.replace("rounds = 6", "rounds = 1").replace("initial_frames = 12", "initial_frames = 0")
+    text = text.replace("iterations = 40", "iterations = 2").replace("runs = 1", "runs = 0")
+    (folder / "settings.toml").write_text(head + text)
+    assert learn(folder / "settings.toml", folder / "run")["quality_met"]
