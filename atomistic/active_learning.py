@@ -432,6 +432,7 @@ class ActiveLearning:
             )
         sampling, rng = self.settings.sampling, self._rng("select", number)
         on_policy: list[Atoms] = []
+        on_policy_of = {system.name: system.on_policy for system in self.settings.systems}
         for run in dict.fromkeys(str(f.info["run"]) for f in candidates):
             visited = [
                 f
@@ -439,7 +440,8 @@ class ActiveLearning:
                 if f.info["run"] == run and f.info["policy"] and f.info["grade"] <= sampling.stop_grade
             ]
             if visited:
-                chosen = rng.choice(len(visited), min(sampling.on_policy, len(visited)), replace=False)
+                wanted = on_policy_of[str(visited[0].info["group"])] or sampling.on_policy
+                chosen = rng.choice(len(visited), min(wanted, len(visited)), replace=False)
                 on_policy += [visited[int(i)] for i in sorted(chosen)]
         for frame in on_policy:
             frame.info["reason"] = "policy"

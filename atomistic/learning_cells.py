@@ -35,6 +35,7 @@ class SystemSettings(BaseModel):
     `remove_up_to` times one of these. exchange: species of random antisites in initial frames and of Monte Carlo swaps
     ([["Zr", "Ta"]]), `swap_attempts` per run. squeeze: share of short-distance frames among the candidates.
     initial_frames: before there is a potential. temperatures (K), runs: MD runs per temperature and round.
+    on_policy: frames of each run labelled at random, where not as in [sampling].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +64,7 @@ class SystemSettings(BaseModel):
     initial_frames: Annotated[int, Field(ge=0, le=100_000)] = 0
     temperatures: tuple[Annotated[float, Field(gt=0.0, le=20000.0)], ...] = ()
     runs: Annotated[int, Field(ge=1, le=1000)] = 1
+    on_policy: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> SystemSettings:
