@@ -416,3 +416,12 @@ def test_start_from_a_potential_and_its_labels(learned: Path, folder: Path) -> N
     text = text.replace("iterations = 40", "iterations = 2").replace("runs = 1", "runs = 0")
     (folder / "settings.toml").write_text(head + text)
     assert learn(folder / "settings.toml", folder / "run")["quality_met"]
+
+
+def test_the_documented_settings_are_accepted(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs/training.md"
+    block = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    (tmp_path / "llzo.toml").write_text(block)
+    settings = load_settings(tmp_path / "llzo.toml")
+    assert settings.quality_of("boundary").energy == 3.0
+    assert settings.systems[1].boundary == "Sigma5[100](012)"
