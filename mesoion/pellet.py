@@ -30,7 +30,7 @@ Complexes = NDArray[np.complex128]
 BOUND_SLACK = 3.0
 """The reduced model is trusted up to this multiple of its tolerance."""
 
-LARGEST_WIDTH_OVER_GRAIN_SIZE = 0.2
+LARGEST_WIDTH_OVER_GRAIN_SIZE = 0.12
 """Above this a zero-thickness boundary is no description of the layer any more (docs/meshes.md)."""
 
 

@@ -254,7 +254,11 @@ def _maps(
     panels = [
         (total, "total conductivity / S cm⁻¹", True),
         (apparent, "apparent GB conductivity / S cm⁻¹", True),
-        (apparent * widths[:, None] / sizes[None, :], "specific GB read by δ/d / S cm⁻¹", True),
+        (
+            apparent * widths[:, None] / sizes[None, :] / table("specific_gb"),
+            "specific GB read by δ/d / the layer's own",
+            False,
+        ),
         (table("series_brick_layer") / total, "series brick layer / model", False),
     ]
     for ax, (values, label, log) in zip(axes.flat, panels, strict=True):
@@ -275,7 +279,7 @@ def _maps(
     folder.figure(
         f"maps_{file_name(name)}",
         figure,
-        f"{name}: total, apparent and specific boundary conductivity over grain size and boundary width, and the "
-        "series brick layer relative to the polycrystal. Hatched: no boundary resistance (the boundary conducts "
-        "better than the grain) or a failed point.",
+        f"{name}: total and apparent boundary conductivity over grain size and boundary width, the specific one that "
+        "the brick layer reads from it over the true one, and the series brick layer over the polycrystal. Hatched: "
+        "no boundary resistance (the boundary conducts better than the grain) or a failed point.",
     )
