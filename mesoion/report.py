@@ -22,18 +22,18 @@ MAX_ROWS = 200
 _MAX_VALUE = 160
 
 
-def number(value: Any) -> str:
-    """A number to four significant digits, in powers of ten where that is shorter to read."""
+def number(value: Any, digits: int = 4) -> str:
+    """A number to `digits` significant digits, in powers of ten where that is shorter to read."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int) and abs(value) < 10**6:
-        return str(value)
+        return str(value).replace("-", "−")
     if not math.isfinite(value):
         return "–"
     if value != 0 and not 1e-3 <= abs(value) < 1e5:
-        mantissa, exponent = f"{value:.3e}".split("e")
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "−")
-    return f"{value:.4g}".replace("-", "−")
+    return f"{value:.{digits}g}".replace("-", "−")
 
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -58,28 +58,32 @@ def report_html(folder: RunFolder, provenance: Mapping[str, Any]) -> str:
         }
         for name, caption in folder.captions.items()
     ]
+    sources: list[str] = []
     return template.render(
         study=folder.study,
         provenance=provenance,
         paragraphs=[(h, [b for b in re.split(r"\n\s*\n", t.strip()) if b]) for h, t in folder.paragraphs],
-        comparisons=[_comparison(c) for c in folder.comparisons],
+        comparisons=[_comparison(c, sources) for c in folder.comparisons],
+        sources=sources,
         figures=figures,
         results=[(k, _value(v)) for k, v in folder.results.items()],
         tables=[_table(name, frame) for name, frame in folder.tables.items()],
     )
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def _comparison(comparison: Comparison, sources: list[str]) -> dict[str, Any]:
     c = comparison
+    if c.source not in sources:
+        sources.append(c.source)
     return {
         "material": c.material,
         "quantity": c.quantity,
         "unit": c.unit,
-        "source": c.source,
-        "predicted": number(c.predicted),
-        "low": number(c.low),
-        "high": number(c.high),
-        "measured": number(c.measured),
+        "source": sources.index(c.source) + 1,
+        "predicted": number(c.predicted, 3),
+        "low": number(c.low, 3),
+        "high": number(c.high, 3),
+        "measured": number(c.measured, 3),
         "ratio": ratio_text(c.ratio) if c.measured else "–",
         "outside": not c.low <= c.measured <= c.high,
     }

@@ -72,12 +72,14 @@ def test_everything_of_the_run_is_in_it(folder):
         "First <b>words</b>.",
         "Second.",
         "doi:10.1/x",
-        "9.000·10⁻⁴",
+        "9.00·10⁻⁴",
         "400 (300 to 500)",
         "tables/small.csv",
     ):
         assert words in text
     assert html.count('class="off"') == 1
+    assert html.count("<li>") == 3
+    assert "[3]" in text
     assert ">13<" in html
 
 
@@ -113,6 +115,7 @@ def test_a_comparison_with_nothing_measured_as_zero_has_no_ratio(folder):
         (True, "True"),
         ("word", "word"),
         (-0.5, "−0.5"),
+        (-7, "−7"),
     ],
 )
 def test_numbers_read_well(value, text):
