@@ -27,6 +27,7 @@ from atomistic.mtp.neighbours import (
     inlined,
 )
 from atomistic.mtp.potential import MTPotential
+from atomistic.mtp.vector import contract_eight
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,7 +52,7 @@ class Evaluation:
 class Model(NamedTuple):
     """A potential as the compiled functions want it.
 
-    coefficients: the radial ones with the polynomials padded by zeros to a multiple of four;
+    coefficients: the radial ones, size: the number of polynomials in them;
     basics: (basic moments, 2) mu and monomial, ordered by monomial; position: their indices among the moments;
     group: where each monomial's basics begin; by_mu, mu_group: the same by mu;
     parent, axis: each monomial is one coordinate times its parent; children, child_group: the other way round;
@@ -133,8 +134,6 @@ def build_model(potential: MTPotential, core: RepulsiveCore | None = None) -> Mo
     """Tables of the compiled functions for one potential."""
     n = potential.species_count
     size = potential.radial_basis_size
-    coefficients = np.zeros((*potential.radial_coefficients.shape[:3], -(-size // 4) * 4))
-    coefficients[..., :size] = potential.radial_coefficients
     parent, axis, of_basic = _monomials(potential.alpha_index_basic)
     order = np.argsort(of_basic, kind="stable")
     mu = potential.alpha_index_basic[order, 0]
@@ -146,7 +145,7 @@ def build_model(potential: MTPotential, core: RepulsiveCore | None = None) -> Mo
         cutoff=potential.cutoff,
         low=potential.min_distance,
         scaling=potential.scaling,
-        coefficients=coefficients,
+        coefficients=potential.radial_coefficients.copy(),
         size=size,
         species_energy=potential.species_coefficients.copy(),
         xi=potential.moment_coefficients.copy(),
@@ -280,27 +279,12 @@ def _radial(count: Any, model: Any, coefficients: Any, work: Any) -> Any:
         for k in range(count):
             xi = slope * (r[k] - low) - 1.0
             dt[n, k] = 2.0 * (slope * t[n - 1, k] + xi * dt[n - 1, k]) - dt[n - 2, k]
-    for n in range(model.size, t.shape[0]):
-        for k in range(count):
-            t[n, k] = 0.0
-            dt[n, k] = 0.0
     for species in range(bound.size - 1):
-        first, last = bound[species], bound[species + 1]
-        if first == last:
-            continue
         for mu in range(f.shape[0]):
             c = coefficients[species, mu]
-            c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
-            for k in range(first, last):
-                f[mu, k] = c0 * t[0, k] + c1 * t[1, k] + c2 * t[2, k] + c3 * t[3, k]
-            for k in range(first, last):
-                df[mu, k] = c0 * dt[0, k] + c1 * dt[1, k] + c2 * dt[2, k] + c3 * dt[3, k]
-            for n in range(4, t.shape[0], 4):
-                c0, c1, c2, c3 = c[n], c[n + 1], c[n + 2], c[n + 3]
-                for k in range(first, last):
-                    f[mu, k] += c0 * t[n, k] + c1 * t[n + 1, k] + c2 * t[n + 2, k] + c3 * t[n + 3, k]
-                for k in range(first, last):
-                    df[mu, k] += c0 * dt[n, k] + c1 * dt[n + 1, k] + c2 * dt[n + 2, k] + c3 * dt[n + 3, k]
+            for k in range(bound[species], bound[species + 1], 8):
+                contract_eight(c, t, f, mu, k)
+                contract_eight(c, dt, df, mu, k)
 
 
 @inlined
