@@ -14,7 +14,7 @@ the sheet, r/2 on either side of it. A positive excess sheet joins these nodes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -303,24 +303,41 @@ def affine_coefficients(
     resistance: rho = r sigma_grain/d, sheet: s/(sigma_grain d), dimensionless. Raises InputError for a missing type or
     a resistance more negative than the pair distance f allows.
     """
-    values: list[complex] = [1.0]
+    r, s = in_order(names, "resistance", resistance), in_order(names, "sheet", sheet)
+    rows = affine_coefficients_many(
+        names, pair_distance, [np.atleast_1d(x) for x in r], [np.atleast_1d(x) for x in s]
+    )
+    return np.asarray(rows[0])
+
+
+def in_order(names: tuple[str, ...], label: str, given: Mapping[str, Any]) -> list[Any]:
+    """The values of every boundary type in the order of `names`; raises InputError where one is missing."""
     for name in names:
-        for label, given in (("resistance", resistance), ("sheet", sheet)):
-            if name not in given:
-                raise InputError(label, sorted(given), f"the boundary type {name!r} needs a value")
-            if not np.isfinite(given[name]):
-                raise InputError(f"{label}[{name!r}]", given[name], "give a finite value")
-        r, s = complex(resistance[name]), complex(sheet[name])
-        if r.real < -0.9 * pair_distance:
+        if name not in given:
+            raise InputError(label, sorted(given), f"the boundary type {name!r} needs a value")
+    return [given[name] for name in names]
+
+
+def affine_coefficients_many(
+    names: tuple[str, ...], pair_distance: float, resistance: Sequence[Numbers], sheet: Sequence[Numbers]
+) -> Numbers:
+    """`affine_coefficients` (m, 1 + 3 types) for arrays (m,) of every type, in the order of `names`."""
+    columns: list[Numbers] = [np.ones(len(resistance[0]))]
+    for name, r, s in zip(names, resistance, sheet, strict=True):
+        for label, value in (("resistance", r), ("sheet", s)):
+            if not np.all(np.isfinite(value)):
+                bad = value[~np.isfinite(value)][0]
+                raise InputError(f"{label}[{name!r}]", bad, "give a finite value")
+        if np.any(r.real < -0.9 * pair_distance):
             raise InputError(
                 f"resistance[{name!r}]",
-                resistance[name],
+                r[r.real < -0.9 * pair_distance][0],
                 f"the excess may not be below -{0.9 * pair_distance:.3g} mean grain sizes of grain; use a thinner"
                 " boundary, larger grains or a larger pair_distance",
             )
-        values += [1.0 / (pair_distance + r), complex(max(s.real, 0.0), s.imag), min(s.real, 0.0)]
-    result = np.array(values)
-    return result.real if np.all(result.imag == 0) else result
+        imaginary = 1j * s.imag if np.iscomplexobj(s) else 0.0
+        columns += [1.0 / (pair_distance + r), np.maximum(s.real, 0.0) + imaginary, np.minimum(s.real, 0.0)]
+    return np.stack(columns, axis=1)
 
 
 def _select(links: tuple[Ints, Ints, Floats, Floats, Ints], chosen: NDArray[np.bool_]) -> _Links:

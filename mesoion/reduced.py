@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mesoion.collapsed import CollapsedPolycrystal, affine_coefficients
+from mesoion.collapsed import CollapsedPolycrystal, affine_coefficients, affine_coefficients_many, in_order
 from mesoion.errors import ConvergenceError, InputError
 
 Floats = NDArray[np.float64]
@@ -167,29 +167,20 @@ class ReducedPolycrystal:
         resistance: Mapping[str, ArrayLike],
         sheet: Mapping[str, ArrayLike],
         grain_size: ArrayLike | None = None,
+        with_bounds: bool = True,
     ) -> tuple[Numbers, Floats]:
-        """As `effective` for arrays that broadcast to (m,): tensors (m, 2, 2) and bounds (m,)."""
+        """As `effective` for arrays that broadcast to (m,): tensors (m, 2, 2) and bounds (m,), NaN if not asked for."""
         d = self.grain_size if grain_size is None else np.asarray(grain_size, dtype=float)
         sigma = np.asarray(sigma_grain)
-        rho = [np.asarray(resistance[n]) * sigma / d for n in self.boundary_names]
-        zeta = [np.asarray(sheet[n]) / (sigma * d) for n in self.boundary_names]
+        rho = [np.asarray(r) * sigma / d for r in in_order(self.boundary_names, "resistance", resistance)]
+        zeta = [np.asarray(s) / (sigma * d) for s in in_order(self.boundary_names, "sheet", sheet)]
         flat = [a.ravel() for a in np.broadcast_arrays(sigma, *rho, *zeta)]
         k = len(self.boundary_names)
-        q = np.array(
-            [
-                affine_coefficients(
-                    self.boundary_names,
-                    self.pair_distance,
-                    dict(zip(self.boundary_names, row[1 : k + 1], strict=True)),
-                    dict(zip(self.boundary_names, row[k + 1 :], strict=True)),
-                )
-                for row in zip(*flat, strict=True)
-            ]
-        )
-        tensors, bounds = self.evaluate(q)
+        q = affine_coefficients_many(self.boundary_names, self.pair_distance, flat[1 : k + 1], flat[k + 1 :])
+        tensors, bounds = self.evaluate(q, with_bounds)
         return flat[0][:, None, None] * tensors, bounds
 
-    def evaluate(self, coefficients: Numbers) -> tuple[Numbers, Floats]:
+    def evaluate(self, coefficients: Numbers, with_bounds: bool = True) -> tuple[Numbers, Floats]:
         """Tensors (m, 2, 2) for a unit grain conductivity and bounds (m,), for affine coefficients (m, q)."""
         q = np.asarray(coefficients)
         parts, n = self.matrices.shape[0], self.size
@@ -198,6 +189,8 @@ class ReducedPolycrystal:
         own = (q @ self.own.reshape(parts, -1)).reshape(-1, 2, 2)
         y = np.linalg.solve(a, b)
         tensors = (own - np.swapaxes(b, 1, 2) @ y) / self.box_area
+        if not with_bounds:
+            return tensors, np.full(len(q), np.nan)
         alpha = self._coercivity(q)
         # Among the references that bound the matrix from below, the one that is also least below it.
         size, held = np.abs(q[:, None, :]), self.references[None]

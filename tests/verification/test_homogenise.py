@@ -1,6 +1,7 @@
 """Effective conductivity: exact limits, duality, nested cubes, collapsed and reduced against resolved."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,15 @@ def test_multigrid_agrees_with_the_direct_solver():
     )
     with pytest.raises(InputError, match="direct"):
         effective_conductivity(mesh, sigma * 1j, method="multigrid")
+
+
+def test_layer_tensor_is_projected_on_the_faces():
+    """M = along (I - n n^T) + across n n^T: n . e_x = cos(30 deg) gives M_xx = 3/4 across + 1/4 along."""
+    mesh = tensor_mesh([np.linspace(0, 1, 5)] * 2, (True, True))
+    normal = np.array([np.cos(np.pi / 6), np.sin(np.pi / 6)])
+    tilted = replace(mesh, layer_normals=np.tile(normal, (mesh.n_cells, 1)))
+    tensor = effective_conductivity(tilted, np.full(mesh.n_cells, 2.0), np.full(mesh.n_cells, 10.0))
+    np.testing.assert_allclose(np.diag(tensor), [4.0, 8.0], rtol=1e-12, atol=0)
 
 
 def test_wrong_conductivities_are_refused():
