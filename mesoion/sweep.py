@@ -6,6 +6,7 @@ cut short is dropped on the next start. Failed points are recorded with their er
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import itertools
 import json
@@ -311,18 +312,18 @@ def _available_cores() -> int:
 
 def _on_dask(function: PointFunction, tasks: Sequence[Task], scheduler: str) -> Iterator[Finished]:
     try:
-        from distributed import Client, as_completed
+        distributed: Any = importlib.import_module("distributed")
     except ImportError:
         remedy = "install the [cluster] extra, or leave the scheduler out to use local processes"
         raise InputError("scheduler", scheduler, remedy) from None
     try:
-        client = Client(scheduler, timeout="10s")
+        client = distributed.Client(scheduler, timeout="10s")
     except (OSError, ValueError, TimeoutError) as error:
         remedy = f"give the address of a running Dask scheduler, tcp://HOST:PORT ({error})"
         raise InputError("scheduler", scheduler, remedy) from None
     with client:
         futures = {client.submit(_evaluate, function, k, a, pure=False): k for k, a in tasks}
-        for future in as_completed(futures):
+        for future in distributed.as_completed(futures):
             failure = future.exception()
             if failure is not None:
                 yield futures[future], _Record(None, f"{type(failure).__name__}: {failure}"), 0.0
