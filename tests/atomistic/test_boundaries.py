@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -257,6 +258,31 @@ def test_doped_garnet_boundary_is_neutral_with_its_dopants() -> None:
         build(
             over, "Sigma3(1-21)[111]", rng=np.random.default_rng(0), candidate=candidate, min_separation=9.0
         )
+
+
+def test_overlapping_grains_are_merged_by_whole_formula_units() -> None:
+    crystal = titanate()
+    options = dict(QUICK, gaps=(-1.6,), max_shifts=1)
+    removed = max(
+        sum(c.removed)
+        for c in search(crystal, "Sigma5[100](01-2)", **dict(options, keep=4))  # type: ignore[arg-type]
+    )
+    assert removed > 0
+    candidate = search(crystal, "Sigma5[100](01-2)", **options)[0]  # type: ignore[arg-type]
+    merged = replace(candidate, removed=(1, 1))
+    whole = build(
+        crystal,
+        "Sigma5[100](01-2)",
+        rng=np.random.default_rng(0),
+        candidate=replace(candidate, gap=0.5, removed=(0, 0)),
+    )
+    less = build(
+        crystal, "Sigma5[100](01-2)", rng=np.random.default_rng(0), candidate=replace(merged, gap=0.5)
+    )
+    counts = Counter(less.get_chemical_symbols())
+    assert counts["Sr"] == counts["Ti"] == counts["O"] // 3
+    assert counts["O"] % 3 == 0
+    assert len(whole) - len(less) == 5 * sum(less.info["removed_formula_units"]) > 0
 
 
 def test_sizes_out_of_reach_are_said_by_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -298,6 +299,17 @@ def test_perovskite_cif_in_a_supercell_that_fits_keeps_its_composition(tmp_path:
     assert not np.allclose(atoms.positions[:24], other.positions[:24], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("repeat", [(1, 1, 1), (2, 1, 1), (3, 1, 1), (5, 1, 1), (3, 2, 1), (3, 3, 1)])
+def test_sites_full_in_the_cif_stay_full(tmp_path: Path, repeat: tuple[int, int, int]) -> None:
+    path = tmp_path / "perovskite.cif"
+    path.write_text(PEROVSKITE_CIF)
+    atoms = disorder.cell_from_cif(path, rng=np.random.default_rng(0), repeat=repeat, max_change=1.0)
+    counts, units = Counter(atoms.get_chemical_symbols()), math.prod(repeat)
+    assert counts["Ta"] + counts["Zr"] == units
+    assert counts["O"] == 3 * units
+    assert cells.total_charge(atoms) == 0
+
+
 @pytest.mark.parametrize(
     ("old", "new", "error", "word"),
     [
@@ -361,3 +373,15 @@ def test_mutated_cifs_give_a_structure_or_a_named_error(tmp_path: Path, seed: in
         except AtomisticError:
             outcomes.add("error")
     assert outcomes == {"cell", "error"}
+
+
+def test_a_full_site_is_not_emptied_to_reach_neutrality() -> None:
+    crystal = disorder.DisorderedCrystal(
+        np.eye(3) * 4.0,
+        np.array([[0.0, 0, 0], [2.0, 2, 2]]),
+        np.array([0, 1]),
+        ({"Na": 0.5, "K": 0.5}, {"Cl": 0.5}),
+    )
+    atoms = disorder.order_crystal(crystal, rng=np.random.default_rng(0), balance=None)
+    assert len(atoms) == 2
+    assert cells.total_charge(atoms) == 0
