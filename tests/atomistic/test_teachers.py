@@ -235,6 +235,9 @@ def test_import_of_labels_made_elsewhere(tmp_path: Path) -> None:
     store = LabelStore(tmp_path / "labels.xyz", "emt", EMT_TEACHER.version)
     assert import_labels(store, frames) == 2
     assert import_labels(store, frames) == 0
+    text = (tmp_path / "labels.xyz").read_text()
+    store.add(store.frames[0])
+    assert (tmp_path / "labels.xyz").read_text() == text
     np.testing.assert_allclose(
         labels_of(store.frames[0])[0], frames[0].get_potential_energy(), rtol=1e-12, atol=0
     )
@@ -302,6 +305,15 @@ def test_vasp_inputs_and_outputs(tmp_path: Path) -> None:
     (folder / "vasprun.xml").write_bytes(source.read_bytes())
     report = label_frames([other], teacher, store)
     assert "output of another structure" in report.refused[0][1]
+    # as many electronic steps as NELM allows: not converged
+    limit = (folder / "vasprun.xml").read_text().replace('name="NELM">    60<', 'name="NELM">    9<')
+    unconverged = done.copy()
+    unconverged.positions += 1e-5
+    unconverged.calc = None
+    with pytest.raises(LabelsPendingError):
+        label_frames([unconverged], teacher, store)
+    (teacher.folder_of(unconverged) / "vasprun.xml").write_text(limit)
+    assert "did not converge" in label_frames([unconverged], teacher, store).refused[0][1]
     third = copper(1, seed=9)[0]
     with pytest.raises(LabelsPendingError):
         label_frames([third], teacher, store)

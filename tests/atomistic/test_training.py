@@ -139,7 +139,7 @@ def test_pairs_are_those_of_ase_also_in_cells_smaller_than_the_cutoff() -> None:
     tiny = bulk("Cu", a=3.6)
     slab = alloy(1, 0)
     slab.pbc = (True, False, True)
-    slab.positions += 20.0
+    slab.positions[3] += 3 * slab.cell[0] - 2 * slab.cell[2]
     for atoms in (tiny, slab, Atoms("Cu3", positions=[[0, 0, 0], [2.2, 0, 0], [0, 9, 0]])):
         pairs = neighbours(atoms, potential)
         i, j, vectors = primitive_neighbor_list(
