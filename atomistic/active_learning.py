@@ -85,11 +85,15 @@ class Sampling(_Model):
 
 
 class Passing(_Model):
-    """The long runs at the end: `runs` per system, `time_ps` at its hottest temperature, no grade above `grade`."""
+    """The long runs at the end: `runs` per system, `time_ps` at its hottest temperature, no grade above `grade`.
+
+    systems: by name; all unless given.
+    """
 
     runs: Annotated[int, Field(ge=0, le=1000)] = 3
     time_ps: Annotated[float, Field(gt=0.0)] = 100.0
     grade: Annotated[float, Field(gt=1.0)] = 20.0
+    systems: tuple[str, ...] | None = None
 
 
 class LearningSettings(_Model):
@@ -124,9 +128,13 @@ class LearningSettings(_Model):
         names = [system.name for system in self.systems]
         if len(set(names)) != len(names):
             raise ValueError(f"systems: names must differ, got {names}")
-        unknown = sorted(set(self.quality_by_system) - set(names))
-        if unknown:
-            raise ValueError(f"quality_by_system: there is no system {unknown[0]!r}")
+        for key, given in (
+            ("quality_by_system", self.quality_by_system),
+            ("passing.systems", self.passing.systems or ()),
+        ):
+            unknown = sorted(set(given) - set(names))
+            if unknown:
+                raise ValueError(f"{key}: there is no system {unknown[0]!r}")
         if not any(system.temperatures for system in self.systems):
             raise ValueError("systems: at least one needs temperatures")
         return self
@@ -513,7 +521,7 @@ class ActiveLearning:
         done = {row["run"] for row in outcomes}
         for k in range(wanted.runs):
             for system in self.settings.systems:
-                if not system.temperatures:
+                if not system.temperatures or system.name not in (wanted.systems or [system.name]):
                     continue
                 if outcomes and outcomes[-1]["ended"] != "complete":
                     return outcomes

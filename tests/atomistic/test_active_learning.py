@@ -279,6 +279,7 @@ def test_no_usable_initial_frame_is_an_error(folder: Path) -> None:
         ("level = 6", "level = 99", r"training\.level: 99"),
         ('kind = "file"', 'kind = "crystal"', r"systems\.0\.kind"),
         ('path = "alloy.xyz"', "", "needs path"),
+        ("[passing]", '[passing]\nsystems = ["bulk"]', "passing.systems: there is no system 'bulk'"),
         ("[quality]", "[quality_by_system.bulk]", "there is no system 'bulk'"),
         ("temperatures = [300, 900]", "temperatures = []", "at least one needs temperatures"),
         ('kind = "ase"', 'kind = "oracle"', "teacher"),
