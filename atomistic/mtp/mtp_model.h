@@ -566,6 +566,13 @@ Model read_model(const string &name)
       model.products.push_back({times[q], times[q + 1], times[q + 3], (double) times[q + 2]});
     }
     for (int q : model.mapping) expect(q < model.n_moments, "alpha_moment_mapping points outside the moments");
+    // The gradient runs backwards through the products, so that a moment must be complete before it is used.
+    vector<int> last_set(model.n_moments, -1);
+    const int n_products = (int) model.products.size();
+    for (int q = 0; q < n_products; q++) last_set[model.products[q].out] = q;
+    for (int q = 0; q < n_products; q++)
+      expect(last_set[model.products[q].left] < q && last_set[model.products[q].right] < q,
+             "alpha_index_times uses a moment before it is complete");
   } catch (Damaged &error) {
     throw Damaged{name + ":" + std::to_string(at) + ": " + error.what};
   }

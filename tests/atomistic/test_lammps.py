@@ -156,6 +156,7 @@ def test_plugin_and_numba_agree_to_rounding(
         ("pair_coeff * * none.mtp Li Zr O", "cannot be opened"),
         ("pair_coeff * * in.lammps Li Zr O", "in.lammps:"),
         ("pair_coeff * * cut.mtp Li Zr O", "cut.mtp:"),
+        ("pair_coeff * * order.mtp Li Zr O", "before it is complete"),
         ("pair_coeff * * probe.mtp Li Zr O core none.core", "none.core"),
         ("pair_coeff * * probe.mtp Li Zr O wrong x", "unknown word"),
     ],
@@ -164,6 +165,11 @@ def test_mistakes_in_a_users_script_are_named(tmp_path: Path, line: str, words: 
     random_potential(6).save(tmp_path / "probe.mtp")
     text = (tmp_path / "probe.mtp").read_text()
     (tmp_path / "cut.mtp").write_text(text[: len(text) // 2])
+    # Level 6 ends with moment 7 = moment 0 x moment 5; here it comes first.
+    first, last = "{0, 0, 1, 5}", "{0, 5, 1, 7}"
+    assert first in text
+    assert last in text
+    (tmp_path / "order.mtp").write_text(text.replace(first, "@").replace(last, first).replace("@", last))
     write_data_file(tmp_path / "probe.data", random_structure(*CELLS["cubic"], seed=1), SPECIES, False)
     script = f"units metal\natom_modify map yes\nread_data probe.data\npair_style mtp\n{line}\nrun 0\n"
     said = run_script(tmp_path, script)
@@ -713,6 +719,10 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert done.exit_code == 0, done.output
     numbers = json.loads((out / "results.json").read_text())
     assert (numbers["steps"], numbers["atoms"], numbers["stopped"]) == (100, 32, None)
+    grade = tmp_path / "p.grade"
+    done = runner.invoke(app, ["active-set", str(DATA), str(tmp_path / "frames.xyz"), "--out", str(grade)])
+    assert done.exit_code == 0, done.output
+    assert ActiveSet.load(grade, potential).grades(frames[0]).max() < 1.02
     for wrong in (
         ["validate", str(tmp_path / "none.mtp"), str(tmp_path / "frames.xyz")],
         ["validate", str(DATA), str(DATA)],

@@ -83,6 +83,21 @@ def test_species_can_be_given_for_files_that_name_none(tmp_path: Path) -> None:
         read_mtp(tmp_path / "p.mtp", ["Al", "Xx"])
 
 
+def test_older_keys_and_a_scaling_of_the_radial_basis(tmp_path: Path) -> None:
+    text = DATA.read_text()
+    for new, old in (("min_dist", "min_val"), ("max_dist", "max_val"), ("radial_basis_size", "basis_size")):
+        text = text.replace(f"{new} =", f"{old} =")
+    (tmp_path / "p.mtp").write_text(text)
+    assert read_mtp(tmp_path / "p.mtp") == read_mtp(DATA)
+    # MLIP-2 multiplies the two.
+    second = text.replace("RBChebyshev\n", "RBChebyshev\n\tscaling = 0.5\n")
+    (tmp_path / "q.mtp").write_text(second)
+    assert read_mtp(tmp_path / "q.mtp").scaling == 0.5 * read_mtp(DATA).scaling
+    (tmp_path / "r.mtp").write_text(second.replace("scaling = 0.5", "scaling = 0.5\n\tscaling = 0.5"))
+    with pytest.raises(FileFormatError, match="scaling stands twice"):
+        read_mtp(tmp_path / "r.mtp")
+
+
 def test_unknown_elements_are_named() -> None:
     with pytest.raises(SpeciesError, match=r"does not know O, Zr; it is for Al, Cu"):
         read_mtp(DATA).types_of(["Al", "Zr", "O"])
