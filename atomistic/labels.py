@@ -75,15 +75,18 @@ def labels_of(atoms: Atoms, where: str = "frame") -> tuple[float, FloatArray, Fl
             f"{where} carries no {' and no '.join(missing)}; label it with a teacher first "
             "(atomistic.teachers.label_frames), or write energy and forces into its extxyz file"
         )
-    energy, forces = float(results["energy"]), np.asarray(results["forces"], float)
+    stress: FloatArray | None = None
+    try:
+        energy, forces = float(results["energy"]), np.asarray(results["forces"], float)
+        if results.get("stress") is not None and atoms.cell.rank == 3:
+            from ase.stress import voigt_6_to_full_3x3_stress
+
+            stress = np.asarray(results["stress"], float)
+            stress = voigt_6_to_full_3x3_stress(stress) if stress.size == 6 else stress.reshape(3, 3)
+    except (TypeError, ValueError) as error:
+        raise FramesError(f"{where} has labels that are not numbers ({error}); repair its file") from None
     if forces.shape != (len(atoms), 3):
         raise FramesError(f"{where} has forces of shape {forces.shape} for {len(atoms)} atoms")
-    stress = None
-    if results.get("stress") is not None and atoms.cell.rank == 3:
-        from ase.stress import voigt_6_to_full_3x3_stress
-
-        stress = np.asarray(results["stress"], float)
-        stress = voigt_6_to_full_3x3_stress(stress) if stress.size == 6 else stress.reshape(3, 3)
     for name, value in (("energy", energy), ("forces", forces), ("stress", stress)):
         if value is not None and not np.isfinite(value).all():
             raise FramesError(f"{where} has a {name} that is not a finite number; remove the frame")

@@ -27,7 +27,7 @@ from atomistic.errors import (
     PotentialError,
     SpeciesError,
 )
-from atomistic.labels import attach, labels_of, write_frames
+from atomistic.labels import attach, labels_of, read_frames, write_frames
 from atomistic.mtp.accuracy import accuracy, accuracy_by_group, predict, without_core
 from atomistic.mtp.basis import untrained
 from atomistic.mtp.jacobian import Workspace, lattice_images, neighbours, shortest_distance
@@ -456,6 +456,37 @@ def test_bad_frames_are_named(tmp_path: Path) -> None:
         lattice_images(flat, 5.0)
     write_frames(tmp_path / "x.xyz", frames)
     assert accuracy_by_group(predict(known_potential(), frames))["all"].frames == 3
+
+
+def test_damaged_label_files_end_in_named_errors(tmp_path: Path) -> None:
+    """Bytes changed, lost and repeated at random: an error of ours, or frames that can be used."""
+    from atomistic.errors import AtomisticError
+
+    write_frames(tmp_path / "good.xyz", emt_frames(2))
+    good = (tmp_path / "good.xyz").read_bytes()
+    rng, outcomes = np.random.default_rng(1), {"error": 0, "frames": 0}
+    for _ in range(400):
+        data = bytearray(good)
+        for _ in range(int(rng.integers(1, 4))):
+            at = int(rng.integers(len(data)))
+            match int(rng.integers(4)):
+                case 0:
+                    data[at] = int(rng.integers(256))
+                case 1:
+                    del data[at : at + int(rng.integers(1, 60))]
+                case 2:
+                    data[at:at] = data[at : at + int(rng.integers(1, 60))]
+                case 3:
+                    data[at:at] = rng.choice([b"-", b"nan", b"1e999", b"Xx", b" ", b'"'])
+        (tmp_path / "bad.xyz").write_bytes(bytes(data))
+        try:
+            frames = read_frames(tmp_path / "bad.xyz", labelled=True)
+            accuracy_by_group(predict(known_potential(), frames))
+            outcomes["frames"] += 1
+        except AtomisticError:
+            outcomes["error"] += 1
+    assert outcomes["error"] > 50
+    assert outcomes["frames"] > 20
 
 
 @pytest.mark.parametrize(
