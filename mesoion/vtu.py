@@ -94,6 +94,5 @@ def _array(name: str, value: NDArray[Any]) -> str:
     block = base64.b64encode(np.uint64(len(data)).tobytes() + data).decode("ascii")
     width = f' NumberOfComponents="{value.shape[1]}"' if value.ndim == 2 else ""
     return (
-        f'<DataArray type="{_TYPES[code]}" Name={quoteattr(name)}{width} format="binary">'
-        f"{block}</DataArray>"
+        f'<DataArray type="{_TYPES[code]}" Name={quoteattr(name)}{width} format="binary">{block}</DataArray>'
     )
