@@ -426,3 +426,26 @@ def test_the_documented_settings_are_accepted(tmp_path: Path) -> None:
     settings = load_settings(tmp_path / "llzo.toml")
     assert settings.quality_of("boundary").energy == 3.0
     assert settings.systems[1].boundary == "Sigma5[100](012)"
+
+
+def test_hot_starts_tell_a_sound_potential_from_a_broken_one(learned: Path, tmp_path: Path) -> None:
+    from atomistic.stability import hot_starts
+
+    potential = read_mtp(learned / "run/potential.mtp")
+    start = read_frames(learned / "alloy.xyz")[0]
+
+    def build(seed: int) -> Atoms:
+        frame = start.copy()
+        frame.rattle(0.05, seed=seed)
+        return frame
+
+    sound = hot_starts(
+        potential, {"alloy": build}, tmp_path / "sound", temperature=400, starts=2, time_ps=1.0
+    )
+    assert [(o.ended, o.time_ps) for o in sound] == [("complete", 1.0)] * 2
+    assert len(json.loads((tmp_path / "sound/starts.json").read_text())) == 2
+    broken = potential.with_parameters(-potential.parameters)  # neighbours that repelled attract
+    found = hot_starts(broken, {"alloy": build}, tmp_path / "broken", temperature=400, starts=1, time_ps=5.0)
+    assert found[0].ended != "complete"
+    with pytest.raises(InputError, match="systems are alloy"):
+        hot_starts(potential, {"alloy": build}, tmp_path, temperature=400, minimise=["glass"])
