@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 
 from mesoion.bicrystal import Bicrystal, solve_bicrystal
 from mesoion.collapsed import CollapsedPolycrystal
@@ -26,6 +28,9 @@ from mesoion.units import VACUUM_PERMITTIVITY
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
+
+LARGEST_CORE_CHARGE = 1.5e19
+"""Elementary charges per area [1/m²] tried for a boundary; about two a unit cell of a perovskite."""
 
 BOUND_SLACK = 3.0
 """The reduced model is trusted up to this multiple of its tolerance."""
@@ -283,6 +288,33 @@ class Pellet:
         assert phase.width is not None
         extra = self.core_charge.get(name, 0.0) / phase.width
         return replace(phase, fixed_charge=phase.fixed_charge + extra)
+
+    def charged_boundary(self, temperature: float, name: str, excess_resistance: float) -> Bicrystal | None:
+        """The boundary with the least positive extra core charge that gives it an excess resistance [ohm m²].
+
+        Positive charge depletes the layer of Li⁺. None where up to `LARGEST_CORE_CHARGE` does not suffice, or where
+        no charge is needed.
+        """
+        grain, layer = self.material.grain(temperature), self.layer(temperature, name)
+
+        def solved(charge: float) -> Bicrystal:
+            return solve_bicrystal(grain, layer, core_charge=charge)
+
+        charges = np.linspace(0.0, LARGEST_CORE_CHARGE, 31)
+        missing = [excess_resistance - solved(charges[0]).excess_resistance]
+        if missing[0] <= 0:
+            return None
+        for low, high in pairwise(charges.tolist()):
+            missing.append(excess_resistance - solved(high).excess_resistance)
+            if missing[-1] <= 0:
+                charge = brentq(
+                    lambda c: float(np.log(solved(c).excess_resistance / excess_resistance)),
+                    low,
+                    high,
+                    xtol=1e14,
+                )
+                return solved(charge)
+        return None
 
     def _direct_current(
         self, temperature: float, material: Material, realisation: int | None, size: float

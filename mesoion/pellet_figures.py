@@ -39,7 +39,6 @@ class Shown:
     frequency: NDArray[np.float64]
     impedance: NDArray[np.complex128]
     boundaries: Mapping[str, Bicrystal]
-    widths: Mapping[str, float | None]
     picture: PelletPicture | None
 
 
@@ -83,7 +82,12 @@ def draw(folder: RunFolder, shown: Sequence[Shown]) -> None:
         )
     for s in shown:
         for boundary, resolved in s.boundaries.items():
-            _profile(folder, s, boundary, resolved)
+            draw_profile(
+                folder,
+                f"profile_{file_name(s.name)}_{file_name(boundary)}",
+                resolved,
+                f"{s.name}, boundary {boundary!r}: potential, Li occupancy and conductivity across the layer (grey).",
+            )
         if s.picture is not None:
             _picture(folder, s, s.picture)
 
@@ -129,24 +133,21 @@ def _arrhenius(ax: Any, s: Shown) -> Any:
     return ax
 
 
-def _profile(folder: RunFolder, s: Shown, boundary: str, resolved: Bicrystal) -> None:
+def draw_profile(folder: RunFolder, name: str, resolved: Bicrystal, caption: str) -> None:
+    """Potential, occupancy and conductivity across a resolved boundary, as figure `name`."""
     figure, ax = plots.new_figure(width=5.2)
+    width = resolved.boundary.width or 0.0
     plots.boundary_profile(
         ax,
         resolved.x,
         potential=resolved.potential,
         occupancy=resolved.occupancy,
         conductivity={"across": resolved.conductivity_across, "along": resolved.conductivity_along},
-        width=s.widths[boundary],
+        width=width,
     )
-    width = s.widths[boundary] or 0.0
     reach = 0.5e9 * width + 8e9 * max(resolved.debye_length, 0.05 * width)
     ax.set_xlim(-reach, reach)
-    folder.figure(
-        f"profile_{file_name(s.name)}_{file_name(boundary)}",
-        figure,
-        f"{s.name}, boundary {boundary!r}: potential, Li occupancy and conductivity across the resolved layer (grey).",
-    )
+    folder.figure(name, figure, caption)
 
 
 def _picture(folder: RunFolder, s: Shown, seen: PelletPicture) -> None:

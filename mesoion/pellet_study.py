@@ -13,7 +13,7 @@ from mesoion.effective_medium import specific_from_apparent
 from mesoion.errors import InputError
 from mesoion.material import Material
 from mesoion.pellet import Conductivities, Interval, Leads, Pellet, RepresentativeVolume
-from mesoion.pellet_figures import Measured, Shown, draw, file_name
+from mesoion.pellet_figures import Measured, Shown, draw, draw_profile, file_name
 from mesoion.pellet_picture import picture
 from mesoion.physics import Electrode
 from mesoion.reading import SpectrumReading, read_spectrum
@@ -296,6 +296,32 @@ def gap_in_words(
     )
 
 
+def _space_charge(folder: RunFolder, given: PelletInput, pellet: Pellet, predicted: Conductivities) -> str:
+    """What core charge alone would give the measured arc, with the profile it makes; for single boundary types."""
+    arc = [c for c in folder.comparisons if c.material == given.name and c.quantity.startswith("apparent")]
+    if len(given.boundaries) > 1 or not arc or arc[-1].measured >= arc[-1].low or arc[-1].unit != "S/cm":
+        return ""
+    (name,) = given.boundaries
+    plain = pellet.boundaries(predicted.temperature)[name]
+    needed = plain.excess_resistance * arc[-1].ratio
+    charged = pellet.charged_boundary(predicted.temperature, name, needed)
+    if charged is None:
+        return " No positive core charge up to 15 e/nm² would do it at this permittivity."
+    folder.result(f"core_charge_for_measured_arc_per_m2 {given.name}", charged.core_charge)
+    draw_profile(
+        folder,
+        f"profile_{file_name(given.name)}_charged",
+        charged,
+        f"{given.name}: what a core charge of {charged.core_charge * 1e-18:.2g} e/nm² would do (not a record: the "
+        "charge that alone gives the measured arc): potential, Li occupancy and conductivity across the layer (grey).",
+    )
+    permittivity = pellet.material.grain(predicted.temperature).relative_permittivity
+    return (
+        f" Space charge alone, at ε_r = {permittivity:.3g}, would need a core charge of "
+        f"{charged.core_charge * 1e-18:.2g} e/nm²."
+    )
+
+
 def _say(interval: Interval) -> str:
     return f"{_short(interval.value * PER_CM)} ({_range(interval.low * PER_CM, interval.high * PER_CM)})"
 
@@ -411,13 +437,12 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
                 frequency=f,
                 impedance=z * pellet.area / pellet.thickness,
                 boundaries=pellet.boundaries(study.report_temperature),
-                widths={
-                    n: pellet.material.boundary(study.report_temperature, n).width for n in given.boundaries
-                },
                 picture=seen,
             )
         )
-        words = gap_in_words(given, pellet, at_report, measured)
+        words = gap_in_words(given, pellet, at_report, measured) + _space_charge(
+            folder, given, pellet, at_report
+        )
         folder.paragraph(given.name, "\n\n".join(p for p in (given.note, words, _assumed(at_report)) if p))
     folder.paragraphs.insert(0, ("Predicted and measured boundaries", _summary(study, folder.comparisons)))
     folder.table("conductivities", pd.DataFrame(rows))

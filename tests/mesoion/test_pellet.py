@@ -187,3 +187,26 @@ def test_unknown_boundary_types_are_refused(volume: RepresentativeVolume) -> Non
     material = Material.from_records("llto-bulk", {"film": "llto-boundary"})
     with pytest.raises(InputError, match="general"):
         pellet(material, volume)
+
+
+def test_the_core_charge_for_a_resistance_is_found_and_is_the_least(volume: RepresentativeVolume) -> None:
+    material = Material.from_records("lstz075-bulk", {"general": "lstz075-boundary"})
+    made = pellet(material, volume)
+    plain = made.boundaries(ROOM)["general"].excess_resistance
+    charged = made.charged_boundary(ROOM, "general", 100 * plain)
+    assert charged is not None
+    assert_allclose(charged.excess_resistance, 100 * plain, rtol=1e-3, atol=0)
+    assert 0 < charged.core_charge < 1.5e19
+    assert charged.space_charge_potential > 0
+    # Positive charge drives Li⁺ out of the layer.
+    assert charged.occupancy.min() < made.boundaries(ROOM)["general"].occupancy.min()
+    assert made.charged_boundary(ROOM, "general", 0.5 * plain) is None
+
+
+def test_a_high_permittivity_lets_no_core_charge_block(volume: RepresentativeVolume) -> None:
+    material = Material.from_records(
+        "llzo-bulk", {"general": "llzo-sigma33-ta"}, relative_permittivity=12085.0
+    )
+    made = pellet(material, volume)
+    plain = made.boundaries(ROOM)["general"].excess_resistance
+    assert made.charged_boundary(ROOM, "general", 100 * plain) is None
