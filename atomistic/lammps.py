@@ -159,7 +159,8 @@ class _Run:
         if isinstance(self.potential, MTPotential):
             digest.update(self.potential.checksum.encode())
         else:
-            digest.update("\n".join([*self.potential.commands, *self.species]).encode())
+            program = str(self.potential.program or "")
+            digest.update("\n".join([program, *self.potential.commands, *self.species]).encode())
             for file in self.potential.files:
                 digest.update(Path(file).read_bytes())
         if self.core is not None:
@@ -370,13 +371,14 @@ class _Run:
         log = folder / f"{name}.log"
         log.unlink(missing_ok=True)
         (folder / "segment.dump").unlink(missing_ok=True)
-        command = [str(self.lammps.program), "-in", f"{name}.lammps"]
+        own = self.potential.program if isinstance(self.potential, LammpsPotential) else None
+        command = [str(own or self.lammps.program), "-in", f"{name}.lammps"]
         if self.engine == "numba":
             command = [sys.executable, "-m", "atomistic.lammps_worker", name]
         command += ["-log", f"{name}.log", "-screen", "none", "-nocite"]
         if self.md.processes > 1:
             command = [_mpiexec(self.lammps), "-n", str(self.md.processes), *command]
-        environment = self.lammps.environment()
+        environment = self.lammps.environment() if own is None else dict(os.environ)
         if self.plugin is not None:
             environment["LAMMPS_PLUGIN_PATH"] = str(self.plugin.parent)
         code, said = _run_process(command, environment, folder, log, bar, timeout)

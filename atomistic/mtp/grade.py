@@ -230,6 +230,15 @@ def _inverse(matrix: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.inv(matrix / scale) / scale[:, None], dtype=np.float64)
 
 
+def _independent(vectors: FloatArray, count: int) -> IntArray:
+    """Indices of at most `count` rows, each the farthest from the span of those before (pivoted QR)."""
+    from scipy.linalg import qr
+
+    if len(vectors) == 0:
+        return np.empty(0, np.int64)
+    return np.asarray(qr(vectors.T, mode="r", pivoting=True)[1][:count], dtype=np.int64)
+
+
 def select_active_set(potential: MTPotential, frames: Sequence[Atoms]) -> ActiveSet:
     """The active set of a potential from its training frames (labels are not needed).
 
@@ -254,6 +263,8 @@ def select_active_set(potential: MTPotential, frames: Sequence[Atoms]) -> Active
         scale[:scalars] = np.maximum(scale[:scalars], FLOOR * largest)
         scale[scalars] = 1.0
         scale[scalars + 1 :] = np.maximum(scale[scalars + 1 :], FLOOR * (largest_radial or largest))
-        start = np.diag(FLOOR * scale)
-        rows[z], origin[z] = maxvol(start, origin[z], vectors, where, scale)
+        rows[z] = np.diag(FLOOR * scale)
+        # First among the few that a pivoted factorisation takes for independent; few swaps are left for all.
+        for chosen in (_independent(vectors / scale, 2 * width), slice(None)):
+            rows[z], origin[z] = maxvol(rows[z], origin[z], vectors[chosen], where[chosen], scale)
     return _finished(potential, rows, origin)

@@ -25,7 +25,7 @@ from atomistic import lammps_files
 from atomistic.cli import app, main
 from atomistic.dynamics import LammpsPotential, MDSettings
 from atomistic.errors import CompilerError, GeometryError, InputError, LammpsError, SpeciesError
-from atomistic.lammps import run_md
+from atomistic.lammps import _Run, run_md
 from atomistic.lammps_files import read_final, to_lammps_cell, whole_frames, write_data_file
 from atomistic.mtp import plugin
 from atomistic.mtp.basis import untrained
@@ -261,7 +261,7 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from ase.io import read
-from atomistic.lammps import run_md
+from atomistic.lammps import _Run, run_md
 settings = json.loads(Path(sys.argv[3]).read_text())
 run_md(read(sys.argv[2]), sys.argv[4], directory=sys.argv[1], **settings)
 """
@@ -300,6 +300,33 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert kills > 0
     for name in ("trajectory.dump", "thermo.csv", "final.dump"):
         assert (tmp_path / "killed" / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+@needs_compiler
+@pytest.mark.parametrize("where", ["_save_state", "_adopt_restart", "_record"])
+def test_a_run_killed_between_two_writes_ends_with_the_same_bytes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plain,  # type: ignore[no-untyped-def]
+    where: str,
+) -> None:
+    original = getattr(_Run, where)
+    calls = 0
+
+    def dies(self: _Run, *arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        original(self, *arguments)
+
+    monkeypatch.setattr(_Run, where, dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_md(alloy(), DATA, directory=tmp_path, **RUN)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    run_md(alloy(), DATA, directory=tmp_path, **RUN)  # type: ignore[arg-type]
+    for name in ("trajectory.dump", "thermo.csv", "final.dump"):
+        assert (tmp_path / name).read_bytes() == (plain.folder / name).read_bytes(), name
 
 
 @pytest.fixture(scope="module")
@@ -396,12 +423,13 @@ def test_a_run_that_heats_up_ends(tmp_path: Path, engine: str) -> None:
     assert len(result.frames()) >= 1
 
 
-@needs_compiler
-def test_a_framework_that_comes_loose_ends_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", [*ENGINES, "ase"])
+def test_a_framework_that_comes_loose_ends_the_run(tmp_path: Path, engine: str) -> None:
     result = run_md(
         alloy(),
         DATA,
         directory=tmp_path,
+        engine=engine,  # type: ignore[arg-type]
         temperature=1500.0,
         steps=3000,
         framework=("Al",),
@@ -482,6 +510,12 @@ def test_any_pair_style_of_the_installed_lammps(tmp_path: Path) -> None:
     lj = LammpsPotential(["pair_style lj/cut 7.0", "pair_coeff 1 1 0.0103 3.4"], ("Ar",))
     run = run_md(argon, lj, directory=tmp_path / "lj", temperature=40.0, steps=200, timestep_fs=4.0)
     assert (run.engine, run.stopped) == ("pair_style", None)
+    own = replace(lj, program=plugin.find_lammps().program)
+    again = run_md(argon, own, directory=tmp_path / "own", temperature=40.0, steps=200, timestep_fs=4.0)
+    np.testing.assert_array_equal(again.final.positions, run.final.positions)
+    nowhere = replace(lj, program=tmp_path / "nowhere")
+    with pytest.raises(LammpsError, match="does not start"):
+        run_md(argon, nowhere, directory=tmp_path / "z", temperature=40.0, steps=10)
     # Cohesion of solid argon, -0.08 eV/atom.
     assert run.thermo["potential_energy_eV"].iloc[0] / len(argon) == pytest.approx(-0.08, abs=0.01)
     shipped = plugin.find_lammps().headers.parents[1] / "share" / "lammps" / "potentials"
