@@ -152,6 +152,13 @@ def frame_text(frame: Atoms) -> str:
     return stream.getvalue()
 
 
+def _parsed(text: str) -> Atoms:
+    from ase.io import read
+
+    frame: Any = read(io.StringIO(text), format="extxyz")
+    return frame  # type: ignore[no-any-return]
+
+
 def attach(frame: Atoms, energy: float, forces: npt.ArrayLike, stress: npt.ArrayLike | None) -> Atoms:
     """A copy of `frame` that carries these labels. Raises FramesError where they are not finite."""
     from ase.calculators.singlepoint import SinglePointCalculator
@@ -255,9 +262,11 @@ class LabelStore:
             "teacher_version": self.version,
             "structure": key,
         }
-        self._append(self.path, frame_text(stored))
-        self._frames[key] = stored
-        return stored
+        text = frame_text(stored)
+        self._append(self.path, text)
+        # What is in memory is what the file says, digit by digit; a resumed run reads the file.
+        self._frames[key] = _parsed(text)
+        return self._frames[key]
 
     def refuse(self, frame: Atoms, reason: str) -> None:
         """Remember that this structure has no usable label, so that it is not tried again."""

@@ -95,6 +95,11 @@ def test_labels_are_the_teachers_and_survive_the_file(tmp_path: Path) -> None:
     frames = copper(3)
     report = label_frames(frames, EMT_TEACHER, store)
     assert (report.new, report.reused, report.refused) == (3, 0, [])
+    for kept, stored in zip(store.frames, read_frames(tmp_path / "labels.xyz"), strict=True):
+        # to the last digit: a resumed run must see the same numbers as the one that labelled
+        assert labels_of(kept)[0] == labels_of(stored)[0]
+        assert np.array_equal(labels_of(kept)[1], labels_of(stored)[1])
+        assert np.array_equal(kept.positions, stored.positions)
     for given, stored in zip(frames, read_frames(tmp_path / "labels.xyz"), strict=True):
         reference = normalised(given)
         reference.calc = EMT()
