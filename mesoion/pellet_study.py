@@ -307,18 +307,19 @@ def _space_charge(folder: RunFolder, given: PelletInput, pellet: Pellet, predict
     charged = pellet.charged_boundary(predicted.temperature, name, needed)
     if charged is None:
         return " No positive core charge up to 15 e/nm² would do it at this permittivity."
-    folder.result(f"core_charge_for_measured_arc_per_m2 {given.name}", charged.core_charge)
+    charge = charged.boundary.core_charge - pellet.layer(predicted.temperature, name).core_charge
+    folder.result(f"core_charge_for_measured_arc_per_m2 {given.name}", charge)
     draw_profile(
         folder,
         f"profile_{file_name(given.name)}_charged",
         charged,
-        f"{given.name}: what a core charge of {charged.core_charge * 1e-18:.2g} e/nm² would do (not a record: the "
+        f"{given.name}: what a core charge of {charge * 1e-18:.2g} e/nm² would do (not a record: the "
         "charge that alone gives the measured arc): potential, Li occupancy and conductivity across the layer (grey).",
     )
     permittivity = pellet.material.grain(predicted.temperature).relative_permittivity
     return (
         f" Space charge alone, at ε_r = {permittivity:.3g}, would need a core charge of "
-        f"{charged.core_charge * 1e-18:.2g} e/nm²."
+        f"{charge * 1e-18:.2g} e/nm²."
     )
 
 

@@ -73,6 +73,13 @@ def test_the_gap_between_atoms_and_pellets_is_shown(pellets: dict[str, Any]) -> 
     assert "Intrinsic boundary transport alone does not give the pellet" in report
 
 
+def test_the_core_charge_that_alone_would_give_the_arc_is_some_charges_per_square_nanometre(
+    pellets: dict[str, Any],
+) -> None:
+    for name in ("LSTZ0.75", "LLTO"):
+        assert 1e18 < pellets[f"core_charge_for_measured_arc_per_m2 {name}"] < 1.5e19
+
+
 def test_bulk_is_the_records_and_total_the_series_of_both(pellets: dict[str, Any]) -> None:
     rows = pd.DataFrame(pellets["conductivities"])
     llto = rows[(rows["pellet"] == "LLTO") & (rows["T / K"] < 299)].iloc[0]
