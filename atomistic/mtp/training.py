@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 STATE_NAME: Final = "state.npz"
+PATIENCE: Final = 4  # iterations below the tolerance before a fit ends; plateaus of two or three are common
 BLOCK: Final = 16  # frames summed together; fixed, so that threads do not change the order of sums
 
 
@@ -52,8 +53,8 @@ class TrainingSettings(BaseModel):
     group_weights: factor on the frames of a group. ridges: from strong to weak. species_prior_weight: strength of
     the pull of the species energies. species_energies: the prior in eV (teacher's references); least squares of
     the frames' energies for species not named. held_out: fraction of the frames, spread over the groups.
-    seeds: restarts; each runs `race_iterations`, the best goes on. iterations, tolerance: at most, and the
-    relative decrease below which a ridge's fit ends. minimum_pairs: a pair of species with fewer neighbour pairs
+    seeds: restarts; each runs `race_iterations`, the best goes on. iterations: at most; tolerance: relative decrease
+    below which a ridge's fit ends, four times in a row. minimum_pairs: a pair of species with fewer neighbour pairs
     in all frames, each weighted by ((cutoff - r)/(cutoff - min_distance))^2, is excluded. coefficient_limit:
     potentials with a larger radial coefficient are refused. core: inner and outer radius (angstrom) of a repulsive
     core by pair ("Li-O"); its part is taken off the labels, and it has to be added again when the potential is used
@@ -79,7 +80,7 @@ class TrainingSettings(BaseModel):
     seeds: tuple[int, ...] = (0, 1, 2)
     race_iterations: Annotated[int, Field(ge=1)] = 15
     iterations: Annotated[int, Field(ge=1)] = 100
-    tolerance: Annotated[float, Field(ge=0.0)] = 2e-3
+    tolerance: Annotated[float, Field(ge=0.0)] = 1e-3
     minimum_pairs: Annotated[float, Field(ge=0.0)] = 20.0
     coefficient_limit: Annotated[float, Field(gt=0.0)] = 20.0
     threads: Annotated[int, Field(ge=1, le=64)] = 1
@@ -585,7 +586,9 @@ class Training:
     def _race_step(self) -> None:
         fit = self.fit
         if fit.iteration == 0 and fit.parameters.size == 0:
-            fit.parameters, fit.damping, fit.slow = self._initial(fit.member), 1e-2, 0
+            # A fitted potential is near a minimum, where strong damping only costs iterations.
+            damping = 1e-2 if self.start is None else 1e-5
+            fit.parameters, fit.damping, fit.slow = self._initial(fit.member), damping, 0
             return
         loss, ended = self._iterate(self.settings.ridges[0])
         if not ended and fit.iteration < self.settings.race_iterations and self._members() > 1:
@@ -611,7 +614,7 @@ class Training:
         fit.losses[-1] = (seed, ridge, iteration, last, checked)
         fit.finished.append((ridge, checked, fit.parameters.tolist()))
         fit.ridge += 1
-        fit.iteration, fit.slow, fit.damping = 0, 0, 1e-2
+        fit.iteration, fit.slow = 0, 0
         worse = len(fit.finished) > 1 and checked > 1.05 * min(row[1] for row in fit.finished)
         if fit.ridge == len(settings.ridges) or worse:
             fit.phase = "done"
@@ -651,7 +654,7 @@ class Training:
         fit.losses.append((seed, ridge, fit.iteration, trial_loss, float("nan")))
         small = (cost - trial_cost) < self.settings.tolerance * cost
         fit.slow = fit.slow + 1 if small else 0
-        return trial_loss, fit.slow >= 2
+        return trial_loss, fit.slow >= PATIENCE
 
     def run(self, progress: Callable[[str], None] | None = None) -> TrainingResult:
         """Iterate to the end and write the results. Raises PotentialError for runaway coefficients."""
