@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mesoion import effective_medium
 from mesoion.arrhenius import (
@@ -160,13 +161,14 @@ def crossover() -> float:
 def reading_error(quantity: str) -> float:
     """Relative error of a conductivity read off the spectrum of a known circuit: two arcs and a blocking tail."""
     bulk, boundary, capacitances = 1000.0, 5000.0, (1e-11, 2e-8)
-    iw = 2j * np.pi * np.logspace(0, 8, 65)
+    frequency: NDArray[np.float64] = np.logspace(0, 8, 65)
+    iw = 2j * np.pi * frequency
     z = (
         bulk / (1 + iw * bulk * capacitances[0])
         + boundary / (1 + iw * boundary * capacitances[1])
         + 1 / (iw * 1e-5)
     )
-    reading = read_spectrum(iw.imag / (2 * np.pi), z, thickness=1e-3, area=1e-4, blocking=True)
+    reading = read_spectrum(frequency, z, thickness=1e-3, area=1e-4, blocking=True)
     exact = {
         "bulk_conductivity": 10.0 / bulk,
         "total_conductivity": 10.0 / (bulk + boundary),
