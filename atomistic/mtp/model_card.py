@@ -227,3 +227,30 @@ def load_card(path: str | Path) -> ModelCard:
             f"{path} is not the potential its card {beside.name} describes (checksums differ)"
         )
     return card
+
+
+def shipped_folder() -> Path:
+    """Where the package's own potentials are."""
+    return Path(__file__).resolve().parents[1] / "potentials"
+
+
+def list_potentials() -> list[str]:
+    """Names of the potentials that come with the package."""
+    return sorted(path.stem for path in shipped_folder().glob("*.mtp"))
+
+
+def load_potential(name_or_path: str | Path) -> MTPotential:
+    """A shipped potential by name, or any `.mtp` file that names its species.
+
+    Shipped ones are checked against their card. Raises FileFormatError for names that are neither.
+    """
+    path = shipped_folder() / f"{name_or_path}.mtp"
+    if str(name_or_path) in list_potentials():
+        load_card(path)
+        return read_mtp(path)
+    if not Path(name_or_path).is_file():
+        known = ", ".join(list_potentials()) or "none"
+        raise FileFormatError(
+            name_or_path, None, "no such potential", f"shipped are: {known}; or give a .mtp file"
+        )
+    return read_mtp(name_or_path)

@@ -746,6 +746,30 @@ def write_report(folder: Path, result: TrainingResult, frames: Sequence[Atoms]) 
     return report
 
 
+def grown(potential: MTPotential, level: int, rng: np.random.Generator) -> MTPotential:
+    """A start for a training at a higher level: the radial functions kept, further ones random, moments not yet fitted.
+
+    The linear solve at the start of a training finds the lower level's moment coefficients again, so that the fit
+    begins where that of the lower level ended. Raises InputError for a level that is not higher.
+    """
+    start = untrained(
+        potential.species,
+        level,
+        cutoff=potential.cutoff,
+        min_distance=potential.min_distance,
+        rng=rng,
+        radial_basis_size=potential.radial_basis_size,
+    )
+    count = potential.radial_function_count
+    if start.moment_coefficients.size <= potential.moment_coefficients.size:
+        raise InputError("level", level, "a level above that of the potential is expected")
+    radial = np.array(start.radial_coefficients)
+    # Envelopes differ by the scaling alone.
+    radial[:, :, :count] = potential.radial_coefficients * (potential.scaling / start.scaling)
+    n_radial = radial.size
+    return start.with_parameters(np.concatenate([start.parameters[:-n_radial], radial.ravel()]))
+
+
 def train(
     frames: Sequence[Atoms],
     settings: TrainingSettings,

@@ -36,6 +36,7 @@ from atomistic.mtp.training import (
     Problem,
     Training,
     TrainingSettings,
+    grown,
     largest_coefficients,
     least_squares_energies,
     pair_weights,
@@ -365,6 +366,20 @@ def test_start_from_a_potential() -> None:
     assert warm.losses[-1][3] < cold.losses[-1][3]
     with pytest.raises(InputError, match="level 8"):
         train(frames, settings.model_copy(update={"level": 8}), start=first.potential)
+
+
+def test_a_higher_level_begins_where_the_lower_ended() -> None:
+    frames = emt_frames(25)
+    settings = SETTINGS.model_copy(update={"iterations": 25, "ridges": (1e-12,)})
+    low = train(frames, settings)
+    higher = settings.model_copy(update={"level": 8, "iterations": 1, "minimum_pairs": 0.0})
+    start = grown(low.potential, 8, np.random.default_rng(2))
+    training = Training(frames, higher, start=start)
+    training.step()
+    loss = training.problem(training.fit.parameters, jacobian=False)[0]
+    assert loss <= low.losses[-1][3] * 1.001
+    with pytest.raises(InputError, match="above that of the potential"):
+        grown(low.potential, 6, np.random.default_rng(2))
 
 
 SCRIPT = """
