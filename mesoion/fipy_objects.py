@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import splu
 
 from mesoion.errors import ConvergenceError, MeshError
-from mesoion.fipy_bridge import load_fipy
+from mesoion.fipy_loading import load_fipy
 from mesoion.linear_algebra import elimination_order
 from mesoion.mesh import CellMesh
 
