@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 from scipy.sparse.linalg import splu
 
 Floats = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
 Ints = NDArray[np.int64]
 
 # Wider bands are left to nested dissection.
@@ -99,12 +100,42 @@ class SparsePattern:
         product: NDArray[Any] = self.matrix(data) @ x
         return product
 
-    def factor(self, data: NDArray[Any], coupling: Literal["one-way", "both-ways"] = "one-way") -> Factor:
+    def solve_pencil(self, a: Floats, b: Floats, s: Complexes, rhs: Floats) -> Complexes:
+        """Solutions x (k, n) of (A + sB) x = rhs[0] + s rhs[1] at each s (k,), for banded patterns.
+
+        A and B are symmetric and positive semidefinite: elimination needs no scaling of the rows.
+        Raises ZeroDivisionError where a matrix is singular.
+        """
+        shape = (self.n, self._band_height)
+        bands = np.zeros((2, self.n * self._band_height))
+        bands[:, self._band_position] = a, b
+        x: Complexes = rhs[0] + s[:, np.newaxis] * rhs[1]
+        band = np.empty(self.n * self._band_height, dtype=complex)
+        for i, shift in enumerate(s):
+            np.multiply(bands[1], shift, out=band)
+            band += bands[0]
+            *_, x[i], info = lapack.zgbsv(
+                self._lower, self._upper, band.reshape(shape).T, x[i], overwrite_ab=True, overwrite_b=True
+            )
+            if info > 0:
+                raise ZeroDivisionError("singular matrix")
+        return x
+
+    def factor(
+        self,
+        data: NDArray[Any],
+        coupling: Literal["one-way", "both-ways"] = "one-way",
+        *,
+        definite: bool = False,
+    ) -> Factor:
         """Row-scaled LU factors of a real or complex matrix; raises ZeroDivisionError where it is singular.
 
         Large three-dimensional ones get a multigrid solver instead. `coupling` then says how kind 0 (the
         potential) and the others depend on each other: steady states "one-way" (nearly), storage "both-ways".
+        `definite` says that the matrix is symmetric with a positive definite real part, which needs no scaling.
         """
+        if definite and not self.multigrid:
+            return (_BandFactor if self.banded else _SparseFactor)(self, data, np.ones(self.n))
         largest = np.maximum.reduceat(np.abs(data)[self._row_order], self._row_starts)
         if not np.all(largest > 0.0) or not np.all(np.isfinite(largest)):
             raise ZeroDivisionError("singular matrix")
@@ -172,6 +203,7 @@ class _SparseFactor(Factor):
                 pattern.matrix(scaled),
                 permc_spec="NATURAL",
                 diag_pivot_thresh=0.0,
+                panel_size=1,
                 options={"SymmetricMode": True},
             )
         except RuntimeError as error:

@@ -72,6 +72,14 @@ class _Network:
         data = self.conductance + s * self.capacity
         return _ConservingFactor(self, data, s) if self.blocked else self.pattern.factor(data, "both-ways")
 
+    def admittances(self, s: Complexes) -> Complexes:
+        """Y (k,) by a direct solution at each s (k,)."""
+        if not self.pattern.banded or not self.symmetric or self.blocked:
+            return np.array([self.admittance(z) for z in s])
+        x = self.pattern.solve_pencil(self.conductance, self.capacity, s, self.b)
+        own: Complexes = self.own[0] + s * self.own[1] - x @ self.read[0] - s * (x @ self.read[1])
+        return own
+
     def admittance(self, s: complex) -> complex:
         x = self.factor(s).solve(self.b[0] + s * self.b[1])
         return complex(self.own[0] + s * self.own[1] - (self.read[0] + s * self.read[1]) @ x)
@@ -164,7 +172,7 @@ def impedance(
                 raise
         else:
             return Spectrum(f, 1.0 / (y * scale), bound, "reduced", n_solves, unit)
-    y = np.array([network.admittance(z) for z in s])
+    y = network.admittances(s)
     return Spectrum(f, 1.0 / (y * scale), np.zeros(len(f)), "direct", len(f), unit)
 
 
