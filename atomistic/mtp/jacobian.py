@@ -179,14 +179,17 @@ class Workspace:
         )
 
     def evaluate(
-        self, pairs: Neighbours, parameters: FloatArray, jacobian: bool
+        self, pairs: Neighbours, parameters: FloatArray, jacobian: bool, linear_only: bool = False
     ) -> tuple[float, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
         """Energy, forces (atoms, 3), virial dE/dstrain (3, 3), and the derivatives of the three.
 
         parameters: moment, species and radial coefficients, as `MTPotential.parameters`. The derivatives have the
-        shapes (n,), (3 atoms, n) and (9, n); without `jacobian` they are empty. eV, eV/angstrom.
+        shapes (n,), (3 atoms, n) and (9, n); without `jacobian` they are empty. With `linear_only` n counts the moment
+        and species coefficients only, in which the energy is linear. eV, eV/angstrom.
         """
         n_atoms, n = len(pairs.types), parameters.size
+        if linear_only:
+            n = len(self.mapping) + self.shape[0]
         forces, virial = np.zeros((n_atoms, 3)), np.zeros((3, 3))
         rows = (n_atoms * 3, 9) if jacobian else (0, 0)
         j_energy = np.zeros(n if jacobian else 0)
@@ -210,6 +213,7 @@ class Workspace:
             self.min_distance,
             self.scaling,
             jacobian,
+            linear_only,
             forces,
             virial,
             j_energy,
@@ -238,6 +242,7 @@ def _evaluate(
     min_distance: float,
     scaling: float,
     jacobian: bool,
+    linear_only: bool,
     forces: Any,
     virial: Any,
     j_energy: Any,
@@ -314,7 +319,7 @@ def _evaluate(
                 moments[order[a]] += f[mu] * value
                 for axis in range(3):
                     slope[3 * k + axis, a] = df[mu] * unit[k, axis] * value + f[mu] * d_mono[k, a, axis]
-                if jacobian:
+                if jacobian and not linear_only:
                     for n in range(n_q):
                         by_basic[a, zj * n_q + n] += g[k, n] * value
         for row in range(n_times):
@@ -352,6 +357,8 @@ def _evaluate(
                 )
             for b in range(n_scalar):
                 d_scalar[a, b] = tangent[mapping[b]]
+            if linear_only:
+                continue
             for row in range(n_times - 1, -1, -1):
                 left, right = times[row, 0], times[row, 1]
                 carried = times[row, 2] * adjoint[times[row, 3]]
@@ -364,6 +371,20 @@ def _evaluate(
         for b in range(n_scalar):
             j_energy[b] += moments[mapping[b]]
         j_energy[n_scalar + zi] += 1.0
+        linear = np.dot(slope[: 3 * count], d_scalar)
+        for k in range(count):
+            j = second[start + k]
+            for axis in range(3):
+                row = 3 * k + axis
+                to_j, to_i = 3 * j + axis, 3 * i + axis
+                for b in range(n_scalar):
+                    value = linear[row, b]
+                    j_forces[to_j, b] -= value
+                    j_forces[to_i, b] += value
+                    for other in range(3):
+                        j_virial[3 * axis + other, b] += value * vectors[start + k, other]
+        if linear_only:
+            continue
         for a in range(n_basic):
             mu = basic[a, 0]
             weight = adjoint[order[a]]
@@ -371,7 +392,6 @@ def _evaluate(
                 for n in range(n_q):
                     j_energy[offset + zj * block + mu * n_q + n] += weight * by_basic[a, zj * n_q + n]
         curved = np.dot(slope[: 3 * count], hessian)
-        linear = np.dot(slope[: 3 * count], d_scalar)
         pair_block[:] = 0.0
         for mu in range(n_mu):
             low, high = mu_start[mu], mu_start[mu + 1]
@@ -401,12 +421,6 @@ def _evaluate(
             for axis in range(3):
                 row = 3 * k + axis
                 to_j, to_i = 3 * j + axis, 3 * i + axis
-                for b in range(n_scalar):
-                    value = linear[row, b]
-                    j_forces[to_j, b] -= value
-                    j_forces[to_i, b] += value
-                    for other in range(3):
-                        j_virial[3 * axis + other, b] += value * vectors[start + k, other]
                 for column in range(n_species * block):
                     value = pair_block[row, column]
                     j_forces[to_j, offset + column] -= value

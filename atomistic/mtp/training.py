@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -39,6 +39,7 @@ from atomistic.mtp.potential import FloatArray, MTPotential, check_symbols, writ
 if TYPE_CHECKING:
     from ase import Atoms
 
+Mode = Literal["full", "linear", "loss"]
 STATE_NAME: Final = "state.npz"
 PATIENCE: Final = 4  # iterations below the tolerance before a fit ends; plateaus of two or three are common
 BLOCK: Final = 16  # frames summed together; fixed, so that threads do not change the order of sums
@@ -202,10 +203,10 @@ class Problem:
         self._scale = 1.0 / total if total else 0.0
 
     def _frame(
-        self, target: _Target, parameters: FloatArray, jacobian: bool
+        self, target: _Target, parameters: FloatArray, mode: Mode
     ) -> tuple[float, FloatArray, FloatArray]:
         energy, forces, virial, j_energy, j_forces, j_virial = self.workspace.evaluate(
-            target.pairs, parameters, jacobian
+            target.pairs, parameters, mode != "loss", mode == "linear"
         )
         wanted = np.zeros((3, 3)) if target.stress is None else target.stress * target.pairs.volume
         residual = np.concatenate(
@@ -213,33 +214,40 @@ class Problem:
         )
         root = target.row_weights * np.sqrt(target.weight * self._scale)
         residual *= root
-        if not jacobian:
+        if mode == "loss":
             return float(residual @ residual), residual[:0], residual[:0]
         rows = np.concatenate([j_energy[None, :], j_forces, j_virial]) * root[:, None]
         return float(residual @ residual), rows.T @ rows, rows.T @ residual
 
-    def _block(
-        self, number: int, parameters: FloatArray, jacobian: bool
-    ) -> tuple[float, FloatArray, FloatArray]:
-        loss = 0.0
-        n = parameters.size if jacobian else 0
+    def _size(self, mode: Mode) -> int:
+        if mode == "loss":
+            return 0
+        count = len(self.workspace.mapping) + self.workspace.shape[0]
+        return count if mode == "linear" else count + int(np.prod(self.workspace.shape))
+
+    def _block(self, number: int, parameters: FloatArray, mode: Mode) -> tuple[float, FloatArray, FloatArray]:
+        loss, n = 0.0, self._size(mode)
         normal, gradient = np.zeros((n, n)), np.zeros(n)
         for target in self.targets[number * BLOCK : (number + 1) * BLOCK]:
-            f, a, g = self._frame(target, parameters, jacobian)
+            f, a, g = self._frame(target, parameters, mode)
             loss += f
-            if jacobian:
+            if n:
                 normal += a
                 gradient += g
         return loss, normal, gradient
 
-    def __call__(self, parameters: FloatArray, jacobian: bool = True) -> tuple[float, FloatArray, FloatArray]:
-        """Loss, Gauss-Newton matrix J^T J (n, n) and half gradient J^T r (n,); the latter two empty on request."""
+    def __call__(self, parameters: FloatArray, mode: Mode = "full") -> tuple[float, FloatArray, FloatArray]:
+        """Loss, Gauss-Newton matrix J^T J (n, n) and half gradient J^T r (n,).
+
+        mode: derivatives with respect to all parameters ("full"), the moment and species coefficients ("linear"), or
+        none ("loss").
+        """
         numbers = range((len(self.targets) + BLOCK - 1) // BLOCK)
-        n = parameters.size if jacobian else 0
-        loss, normal, gradient = 0.0, np.zeros((n, n)), np.zeros(n)
+        loss, n = 0.0, self._size(mode)
+        normal, gradient = np.zeros((n, n)), np.zeros(n)
 
         def run(number: int) -> tuple[float, FloatArray, FloatArray]:
-            return self._block(number, parameters, jacobian)
+            return self._block(number, parameters, mode)
 
         if self.threads == 1:
             for number in numbers:
@@ -523,10 +531,24 @@ class Training:
             parameters[-n_radial:] += rng.normal(0.0, 0.2, n_radial)
         fixed = np.setdiff1d(np.arange(parameters.size), self.free)
         parameters[fixed] = 0.0
-        linear = np.arange(self.template.moment_coefficients.size + self.template.species_count)
-        diagonal, centre = self._penalty(self.settings.ridges[0])
-        _, normal, gradient = self.problem(parameters)
-        return self._shifted(parameters, linear, normal, gradient, diagonal, centre, 0.0)
+        return self._projected(parameters, self.settings.ridges[0])[0]
+
+    def _projected(self, parameters: FloatArray, ridge: float) -> tuple[FloatArray, float, float]:
+        """The best moment and species coefficients for these radial ones; parameters, loss and cost."""
+        diagonal, centre = self._penalty(ridge)
+        loss, normal, gradient = self.problem(parameters, "linear")
+        if not np.isfinite(loss):
+            return parameters, loss, loss
+        active = np.arange(gradient.size)
+        full = np.zeros(parameters.size)
+        full[active] = gradient
+        moved = self._shifted(parameters, active, normal, full, diagonal, centre, 0.0)
+        # The cost is quadratic in these, so that the gain is known without another evaluation.
+        slope = gradient + (diagonal * (parameters - centre))[active]
+        step = (moved - parameters)[active]
+        gain = -2.0 * slope @ step - step @ normal @ step - diagonal[active] @ step**2
+        cost = max(self._cost(loss, parameters, ridge) - float(gain), 0.0)
+        return moved, cost - self._cost(0.0, moved, ridge), cost
 
     @staticmethod
     def _shifted(
@@ -609,7 +631,7 @@ class Training:
         loss, ended = self._iterate(ridge)
         if not ended and fit.iteration < settings.iterations:
             return
-        checked = self.check(fit.parameters, jacobian=False)[0] if self.held_out else loss
+        checked = self.check(fit.parameters, "loss")[0] if self.held_out else loss
         seed, _, iteration, last, _ = fit.losses[-1]
         fit.losses[-1] = (seed, ridge, iteration, last, checked)
         fit.finished.append((ridge, checked, fit.parameters.tolist()))
@@ -630,9 +652,11 @@ class Training:
         cost = self._cost(loss, fit.parameters, ridge)
         moved, growth = None, 2.0
         for _ in range(10):
-            trial = self._shifted(fit.parameters, self.free, normal, gradient, diagonal, centre, fit.damping)
-            trial_loss = self.problem(trial, jacobian=False)[0]
-            trial_cost = self._cost(trial_loss, trial, ridge)
+            stepped = self._shifted(
+                fit.parameters, self.free, normal, gradient, diagonal, centre, fit.damping
+            )
+            # Radial and moment coefficients form a narrow curved valley; this stays on its floor.
+            trial, trial_loss, trial_cost = self._projected(stepped, ridge)
             if np.isfinite(trial_cost) and trial_cost < cost:
                 moved = trial
                 break
@@ -641,14 +665,16 @@ class Training:
         fit.iteration += 1
         seed = fit.seed if fit.phase == "path" else (-1 if self.start else self.settings.seeds[fit.member])
         if moved is None:
+            fit.damping = 1e-2  # for the next ridge
             fit.losses.append((seed, ridge, fit.iteration, loss, float("nan")))
             return loss, True
-        step = (moved - fit.parameters)[self.free]
+        step = (stepped - fit.parameters)[self.free]
         pull = gradient[self.free] + (diagonal * (fit.parameters - centre))[self.free]
         curvature = normal[np.ix_(self.free, self.free)] @ step + diagonal[self.free] * step
         # Nielsen's rule: the ratio of the gained to the predicted decrease sets the next damping.
-        ratio = (cost - trial_cost) / -(2.0 * pull @ step + curvature @ step)
-        shrink = max(1.0 / 3.0, 1.0 - (2.0 * float(ratio) - 1.0) ** 3)
+        predicted = -float(2.0 * pull @ step + curvature @ step)
+        ratio = min((cost - trial_cost) / predicted, 1.0) if predicted > 0.0 else 1.0
+        shrink = max(1.0 / 3.0, 1.0 - (2.0 * ratio - 1.0) ** 3)
         fit.damping = max(fit.damping * shrink, 1e-10)
         fit.parameters = moved
         fit.losses.append((seed, ridge, fit.iteration, trial_loss, float("nan")))

@@ -250,12 +250,14 @@ def test_weights_enter_as_stated() -> None:
     expected = 2.0 * (prediction.energy[0] - energy / n) ** 2
     expected += 0.03 / n * np.sum((soft[:, None] * (prediction.forces[0] - forces)) ** 2)
     expected += 0.004 * np.sum((volume * (prediction.stress[0] - stress) / n) ** 2)
-    loss, *_ = Problem(potential, [frame], settings)(np.array(potential.parameters), False)
+    loss, *_ = Problem(potential, [frame], settings)(np.array(potential.parameters), "loss")
     np.testing.assert_allclose(loss, expected, rtol=1e-12, atol=0)
     even, odd = emt_frames(2)
     weighted = settings.model_copy(update={"group_weights": {"odd": 3.0}})
-    loss = Problem(potential, [even, odd], weighted)(np.array(potential.parameters), False)[0]
-    parts = [Problem(potential, [f], settings)(np.array(potential.parameters), False)[0] for f in (even, odd)]
+    loss = Problem(potential, [even, odd], weighted)(np.array(potential.parameters), "loss")[0]
+    parts = [
+        Problem(potential, [f], settings)(np.array(potential.parameters), "loss")[0] for f in (even, odd)
+    ]
     np.testing.assert_allclose(loss, (parts[0] + 3 * parts[1]) / 4, rtol=1e-12, atol=0)
 
 
@@ -292,7 +294,7 @@ def test_training_around_a_core() -> None:
             both.get_stress(voigt=False) - stress, alone.stress[0] - alone.stress[1], rtol=0, atol=1e-10
         )
         errors.append(np.abs(both.get_forces() - forces).mean())
-    assert np.mean(errors) < 0.3
+    assert np.mean(errors) < 0.4 * np.mean([np.abs(labels_of(f)[1]).mean() for f in frames[:6]])
     with pytest.raises((ValidationError, InputError), match="Xe"):
         TrainingSettings.model_validate({"species": SPECIES, "core": {"Cu-Xe": (1.0, 2.0)}})
 
@@ -376,7 +378,7 @@ def test_a_higher_level_begins_where_the_lower_ended() -> None:
     start = grown(low.potential, 8, np.random.default_rng(2))
     training = Training(frames, higher, start=start)
     training.step()
-    loss = training.problem(training.fit.parameters, jacobian=False)[0]
+    loss = training.problem(training.fit.parameters, "loss")[0]
     assert loss <= low.losses[-1][3] * 1.001
     with pytest.raises(InputError, match="above that of the potential"):
         grown(low.potential, 6, np.random.default_rng(2))
