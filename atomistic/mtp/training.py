@@ -7,7 +7,8 @@ Minimised is the mean over frames of
 plus a ridge on the radial and moment coefficients and a weak pull of the species energies to a prior, which alone
 decides combinations that no frame determines. First a linear solve for moment and species coefficients, then
 Levenberg-Marquardt in all coefficients on exact derivatives, with columns scaled to unit norm (the raw scales
-differ by orders of magnitude, and quasi-Newton methods stall on them). Ridges are tried from strong to weak, each
+differ by orders of magnitude, and quasi-Newton methods stall on them), the linear ones solved anew in every trial
+step. Ridges are tried from strong to weak, each
 starting from the one before, and the one with the lowest loss on held-out frames is taken.
 
 Every iteration is saved: a killed training continues with the next one and ends with the same numbers.
