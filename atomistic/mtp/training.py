@@ -8,8 +8,8 @@ plus a ridge on the radial and moment coefficients and a weak pull of the specie
 decides combinations that no frame determines. First a linear solve for moment and species coefficients, then
 Levenberg-Marquardt in all coefficients on exact derivatives, with columns scaled to unit norm (the raw scales
 differ by orders of magnitude, and quasi-Newton methods stall on them), the linear ones solved anew in every trial
-step. Ridges are tried from strong to weak, each
-starting from the one before, and the one with the lowest loss on held-out frames is taken.
+step. Ridges are tried from strong to weak, each starting from the one before, and the one with the lowest loss on
+held-out frames is taken.
 
 Every iteration is saved: a killed training continues with the next one and ends with the same numbers.
 """
@@ -21,10 +21,9 @@ import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,16 +33,15 @@ from atomistic.labels import labels_of, structure_hash, write_bytes
 from atomistic.mtp.accuracy import accuracy_by_group, predict, without_core
 from atomistic.mtp.basis import untrained
 from atomistic.mtp.core import RepulsiveCore
-from atomistic.mtp.jacobian import Neighbours, Workspace, check_frame_count, neighbours, shortest_distance
+from atomistic.mtp.jacobian import check_frame_count, shortest_distance
+from atomistic.mtp.objective import Problem, pair_weights
 from atomistic.mtp.potential import FloatArray, MTPotential, check_symbols, write_mtp
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-Mode = Literal["full", "linear", "loss"]
 STATE_NAME: Final = "state.npz"
 PATIENCE: Final = 4  # iterations below the tolerance before a fit ends; plateaus of two or three are common
-BLOCK: Final = 16  # frames summed together; fixed, so that threads do not change the order of sums
 
 
 class TrainingSettings(BaseModel):
@@ -151,128 +149,6 @@ class TrainingResult:
         if self.excluded:
             lines.append(f"excluded, hardly within the cutoff in any frame: {', '.join(self.excluded)}")
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Target:
-    pairs: Neighbours
-    energy: float
-    forces: FloatArray
-    stress: FloatArray | None
-    weight: float
-    row_weights: FloatArray  # of energy, forces and stress residuals, square roots
-
-
-class Problem:
-    """The sum of squares of a set of frames as a function of the parameters.
-
-    Raises FramesError for frames without usable labels and SpeciesError for elements that are not trained.
-    """
-
-    def __init__(
-        self,
-        potential: MTPotential,
-        frames: Sequence[Atoms],
-        settings: TrainingSettings,
-        names: Sequence[str] | None = None,
-    ) -> None:
-        self.workspace = Workspace.of(potential)
-        self.threads = settings.threads
-        self.targets: list[_Target] = []
-        total = 0.0
-        for index, frame in enumerate(frames):
-            where = names[index] if names is not None else f"frame {index}"
-            energy, forces, stress = labels_of(frame, where)
-            pairs = neighbours(frame, potential, where)
-            n = len(frame)
-            soft = np.ones(n)
-            if settings.force_scale is not None:
-                soft = 1.0 / (1.0 + np.linalg.norm(forces, axis=1) / settings.force_scale)
-            weights = [np.sqrt([settings.energy_weight]) / n]
-            weights.append(np.repeat(np.sqrt(settings.force_weight / n) * soft, 3))
-            held = stress is not None and pairs.volume > 0.0
-            weights.append(np.full(9, np.sqrt(settings.stress_weight) / n if held else 0.0))
-            weight = settings.group_weights.get(str(frame.info.get("group", "")), 1.0)
-            total += weight
-            self.targets.append(
-                _Target(pairs, energy, forces, stress if held else None, weight, np.concatenate(weights))
-            )
-        if self.targets and total == 0.0:
-            raise InputError(
-                "training.group_weights", 0.0, "the weight of at least one group must be above 0"
-            )
-        self._scale = 1.0 / total if total else 0.0
-
-    def _frame(
-        self, target: _Target, parameters: FloatArray, mode: Mode
-    ) -> tuple[float, FloatArray, FloatArray]:
-        energy, forces, virial, j_energy, j_forces, j_virial = self.workspace.evaluate(
-            target.pairs, parameters, mode != "loss", mode == "linear"
-        )
-        wanted = np.zeros((3, 3)) if target.stress is None else target.stress * target.pairs.volume
-        residual = np.concatenate(
-            [[energy - target.energy], (forces - target.forces).ravel(), (virial - wanted).ravel()]
-        )
-        root = target.row_weights * np.sqrt(target.weight * self._scale)
-        residual *= root
-        if mode == "loss":
-            return float(residual @ residual), residual[:0], residual[:0]
-        rows = np.concatenate([j_energy[None, :], j_forces, j_virial]) * root[:, None]
-        return float(residual @ residual), rows.T @ rows, rows.T @ residual
-
-    def _size(self, mode: Mode) -> int:
-        if mode == "loss":
-            return 0
-        count = len(self.workspace.mapping) + self.workspace.shape[0]
-        return count if mode == "linear" else count + int(np.prod(self.workspace.shape))
-
-    def _block(self, number: int, parameters: FloatArray, mode: Mode) -> tuple[float, FloatArray, FloatArray]:
-        loss, n = 0.0, self._size(mode)
-        normal, gradient = np.zeros((n, n)), np.zeros(n)
-        for target in self.targets[number * BLOCK : (number + 1) * BLOCK]:
-            f, a, g = self._frame(target, parameters, mode)
-            loss += f
-            if n:
-                normal += a
-                gradient += g
-        return loss, normal, gradient
-
-    def __call__(self, parameters: FloatArray, mode: Mode = "full") -> tuple[float, FloatArray, FloatArray]:
-        """Loss, Gauss-Newton matrix J^T J (n, n) and half gradient J^T r (n,).
-
-        mode: derivatives with respect to all parameters ("full"), the moment and species coefficients ("linear"), or
-        none ("loss").
-        """
-        numbers = range((len(self.targets) + BLOCK - 1) // BLOCK)
-        loss, n = 0.0, self._size(mode)
-        normal, gradient = np.zeros((n, n)), np.zeros(n)
-
-        def run(number: int) -> tuple[float, FloatArray, FloatArray]:
-            return self._block(number, parameters, mode)
-
-        if self.threads == 1:
-            for number in numbers:
-                f, a, g = run(number)
-                loss, normal, gradient = loss + f, normal + a, gradient + g
-        else:
-            with ThreadPoolExecutor(self.threads) as pool:
-                for f, a, g in pool.map(run, numbers):
-                    loss, normal, gradient = loss + f, normal + a, gradient + g
-        return loss, normal, gradient
-
-
-def pair_weights(potential: MTPotential, problem: Problem) -> FloatArray:
-    """Neighbour pairs by species (centre, neighbour), each counted as ((cutoff - r)/(cutoff - r_min))^2 <= 1."""
-    n = potential.species_count
-    counts = np.zeros((n, n))
-    width = potential.cutoff - potential.min_distance
-    for target in problem.targets:
-        pairs = target.pairs
-        centre = np.repeat(pairs.types, np.diff(pairs.first))
-        distance = np.linalg.norm(pairs.vectors, axis=1)
-        weight = np.minimum(((potential.cutoff - distance) / width) ** 2, 1.0)
-        np.add.at(counts, (centre, pairs.types[pairs.second]), weight)
-    return counts
 
 
 def least_squares_energies(frames: Sequence[Atoms], species: Sequence[str]) -> dict[str, float]:

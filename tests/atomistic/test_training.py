@@ -31,15 +31,14 @@ from atomistic.labels import attach, labels_of, read_frames, write_frames
 from atomistic.mtp.accuracy import accuracy, accuracy_by_group, predict, without_core
 from atomistic.mtp.basis import untrained
 from atomistic.mtp.jacobian import Workspace, lattice_images, neighbours, shortest_distance
+from atomistic.mtp.objective import Problem, pair_weights
 from atomistic.mtp.potential import MTPotential, read_mtp
 from atomistic.mtp.training import (
-    Problem,
     Training,
     TrainingSettings,
     grown,
     largest_coefficients,
     least_squares_energies,
-    pair_weights,
     split_frames,
     train,
 )
