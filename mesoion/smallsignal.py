@@ -25,11 +25,13 @@ Ints = NDArray[np.int64]
 
 _DECADES_PER_SHIFT, _MOST_SHIFTS = 2.2, 24
 # A large network starts from few shifts, and takes this many solutions from each further factorisation.
-_LARGE_SPREAD, _CHAIN = 5.0, 4
+_LARGE_SPREAD, _CHAIN = 6.0, 6
 # Parts of unit snapshots smaller than this are round-off.
 _NEW = 1e-13
 # Residuals of this many frequencies are formed at once.
 _AT_ONCE = 8
+# Factors of larger networks are dropped once used.
+_KEEP = 150_000
 # Bounds are evaluated at every frequency below this size, else where the residual peaks.
 _SMALL = 5000
 # eta this uniform [kT] means a state without flux.
@@ -302,7 +304,7 @@ class _Projection:
 def _first_shifts(omega: Floats, spread: float = _DECADES_PER_SHIFT) -> Floats:
     """Real shifts spread over the frequencies, geometric and away from the ends."""
     low, high = np.log(omega.min()), np.log(omega.max())
-    count = max(2, round((high - low) / np.log(10.0) / spread))
+    count = max(1, round((high - low) / np.log(10.0) / spread))
     fractions = (np.arange(count) + 0.5) / count
     return np.asarray(np.exp(low + (high - low) * fractions))
 
@@ -320,17 +322,20 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
     everywhere = network.pattern.n <= _SMALL
     diagonals = _diagonal(network)
     n_solves = 0
+    # An iterative solution costs the same at every shift.
+    chained = not everywhere and not network.pattern.multigrid
+    length = _CHAIN if chained else 1
 
     def factor_at(shift: float) -> Factor | _ConservingFactor:
         nonlocal n_solves
         n_solves += 1
-        if not everywhere:
+        if not everywhere and (network.pattern.n > _KEEP or not chained):
             kept.clear()
         factor = network.factor(shift)
         kept.append((shift, factor))
         return factor
 
-    def snapshots(shift: float, factor: Factor | _ConservingFactor, length: int) -> None:
+    def snapshots(shift: float, factor: Factor | _ConservingFactor) -> None:
         shifts.append(shift)
         for x in _chain(network, shift, factor, length):
             projection.add(x)
@@ -351,8 +356,8 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
         residual = projection.residuals(s[[index]], x)
         return float(_bounds(residual, omega[[index]], kept)[0] / abs(y[0]))
 
-    for shift in _first_shifts(omega, _DECADES_PER_SHIFT if everywhere else _LARGE_SPREAD):
-        snapshots(float(shift), factor_at(float(shift)), 1)
+    for shift in _first_shifts(omega, _LARGE_SPREAD if chained else _DECADES_PER_SHIFT):
+        snapshots(float(shift), factor_at(float(shift)))
     every = np.arange(len(s))
     calibration = 0.0
     while True:
@@ -369,7 +374,8 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
             worst = int(some[np.argmax(size)])
             peak = float(size.max())
             largest = np.inf
-            if 0.0 < peak * calibration <= 10.0 * tolerance:
+            if 0.0 < peak * calibration <= 30.0 * tolerance:
+                # Not tight, but cheaper than a factorisation.
                 largest = bound_at(worst)
             if largest > tolerance:
                 factor_at(float(omega[worst]))
@@ -377,6 +383,12 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
             calibration = largest / peak
             if largest <= tolerance:
                 y, size = measure(every)
+                # The worst place near each factorisation says how far the cheap size may be off.
+                nearest = np.argmin(np.abs(np.log(omega[:, np.newaxis] / [at for at, _ in kept])), axis=1)
+                for index in np.unique(nearest):
+                    place = int(np.argmax(np.where(nearest == index, size, 0.0)))
+                    if size[place] > 1e-3 * size.max():
+                        calibration = max(calibration, bound_at(place) / float(size[place]))
                 bound = size * calibration
                 worst = int(np.argmax(bound))
                 largest = float(bound[worst])
@@ -389,13 +401,11 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
                 at=f"{omega[worst] / (2.0 * np.pi):.3g} Hz",
             )
         shift = _unused(float(omega[worst]), shifts)
-        factor = kept[-1][1] if shift == kept[-1][0] else factor_at(shift)
-        snapshots(shift, factor, 1 if everywhere else _CHAIN)
+        factor = kept[-1][1] if kept[-1][0] == shift else factor_at(shift)
+        snapshots(shift, factor)
 
 
-def _chain(
-    network: _Network, shift: float, factor: Factor | _ConservingFactor, length: int
-) -> list[Floats]:
+def _chain(network: _Network, shift: float, factor: Factor | _ConservingFactor, length: int) -> list[Floats]:
     """The solution x at a real shift and those of P y = C x, P z = C y, ..., orthonormal in C.
 
     They cost one factorisation, a tenth of which is a solve, and match derivatives of Y at the shift.
