@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from mesoion.config import Model, StudyModel
 from mesoion.effective_medium import specific_from_apparent
@@ -16,9 +17,10 @@ from mesoion.pellet import Conductivities, Interval, Leads, Pellet, Representati
 from mesoion.pellet_figures import Measured, Shown, draw, draw_profile, file_name
 from mesoion.pellet_picture import picture
 from mesoion.physics import Electrode
+from mesoion.provenance import content_hash
 from mesoion.reading import SpectrumReading, read_spectrum
 from mesoion.reduced import BoundaryRange
-from mesoion.runfolder import Comparison, RunFolder
+from mesoion.runfolder import Comparison, RunFolder, write_atomically
 from mesoion.transport import measured_conductivities
 from mesoion.units import (
     AreaCapacitance,
@@ -407,7 +409,7 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     shown: list[Shown] = []
     for given in folder.progress(study.pellets, "pellets"):
         pellet = pellet_of(given, volumes[_fractions(given)])
-        results = pellet.conductivities(temperatures, samples=study.samples, seed=int(rng.integers(2**63)))
+        results = _drawn(folder, study, given, pellet, temperatures, int(rng.integers(2**63)))
         at_report = results[temperatures.index(study.report_temperature)]
         measured = _measured(given, study.report_temperature)
         _compare(folder, given, at_report, measured)
@@ -452,6 +454,20 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     folder.result("readings", [_finite(row) for row in readings])
     folder.result("representative_volume", [_volume_row(v) for v in volumes.values()])
     draw(folder, shown)
+
+
+def _drawn(
+    folder: RunFolder, study: Study, given: PelletInput, pellet: Pellet, temperatures: list[float], seed: int
+) -> list[Conductivities]:
+    """The pellet's conductivities, kept in the run's cache so that a killed run does not draw them again."""
+    plain = TypeAdapter(list[Conductivities], config=ConfigDict(ser_json_inf_nan="constants"))
+    kept = folder.cache / f"conductivities_{content_hash([folder.key, given.name, seed])}.json"
+    if folder.key:
+        with suppress(OSError, ValueError):
+            return plain.validate_json(kept.read_bytes())
+    results = pellet.conductivities(temperatures, samples=study.samples, seed=seed)
+    write_atomically(kept, plain.dump_json(results))
+    return results
 
 
 def _assumed(c: Conductivities) -> str:

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 
 from mesoion.config import check
 from mesoion.errors import InputError
+from mesoion.pellet import Pellet
 from mesoion.runfolder import RunFolder, read_results
 from mesoion.study import kind_of, run_study
 
@@ -112,6 +113,37 @@ def test_spectra_fields_and_figures_are_there(pellets: dict[str, Any]) -> None:
         "picture_LLTO",
         "profile_LLTO_general",
     } <= figures
+
+
+def test_a_killed_pellet_study_takes_up_its_drawn_conductivities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second pellet fails once; the first is not drawn again and both end as in an undisturbed run."""
+    data = tomllib.loads((STUDIES / "perovskite_and_garnet_pellets.toml").read_text())
+    changes = {
+        "temperatures": ["25 C"],
+        "samples": 20,
+        "representative_volume": {"grains": 12, "realisations": 1},
+        "picture_grains": 0,
+        "pellets": data["pellets"][:3],
+    }
+    drawn: list[str] = []
+    honest = Pellet.conductivities
+
+    def counted(self: Pellet, *args: Any, **options: Any) -> Any:
+        drawn.append(self.material.boundaries["general"].name)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return honest(self, *args, **options)
+
+    monkeypatch.setattr(Pellet, "conductivities", counted)
+    with pytest.raises(KeyboardInterrupt):
+        coarse(tmp_path, "perovskite_and_garnet_pellets", **changes)
+    folder = coarse(tmp_path, "perovskite_and_garnet_pellets", **changes)
+    # The third pellet may have no resistance at all: its bounds are infinite and survive the cache.
+    assert drawn == ["lstz075-boundary", "llto-boundary", "llzo-sigma17", "llzo-sigma17"]
+    fresh = coarse(tmp_path / "fresh", "perovskite_and_garnet_pellets", **changes)
+    assert read_results(folder)["conductivities"] == read_results(fresh)["conductivities"]
 
 
 def test_grain_size_and_width_scale_as_the_brick_layer(tmp_path: Path) -> None:
