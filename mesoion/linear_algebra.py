@@ -100,8 +100,8 @@ class SparsePattern:
         product: NDArray[Any] = self.matrix(data) @ x
         return product
 
-    def solve_pencil(self, a: Floats, b: Floats, s: Complexes, rhs: Floats) -> Complexes:
-        """Solutions x (k, n) of (A + sB) x = rhs[0] + s rhs[1] at each s (k,), for banded patterns.
+    def solve_pencil(self, a: Floats, b: Floats, omega: Floats, rhs: Floats) -> Complexes:
+        """Solutions x (k, n) of (A + sB) x = rhs[0] + s rhs[1], s = i omega, at each omega (k,), for banded patterns.
 
         A and B are symmetric and positive semidefinite: elimination needs no scaling of the rows.
         Raises ZeroDivisionError where a matrix is singular.
@@ -109,11 +109,12 @@ class SparsePattern:
         shape = (self.n, self._band_height)
         bands = np.zeros((2, self.n * self._band_height))
         bands[:, self._band_position] = a, b
-        x: Complexes = rhs[0] + s[:, np.newaxis] * rhs[1]
+        x: Complexes = rhs[0] + 1j * omega[:, np.newaxis] * rhs[1]
         band = np.empty(self.n * self._band_height, dtype=complex)
-        for i, shift in enumerate(s):
-            np.multiply(bands[1], shift, out=band)
-            band += bands[0]
+        real, imaginary = band.real, band.imag
+        for i, w in enumerate(omega):
+            real[:] = bands[0]
+            np.multiply(bands[1], w, out=imaginary)
             *_, x[i], info = lapack.zgbsv(
                 self._lower, self._upper, band.reshape(shape).T, x[i], overwrite_ab=True, overwrite_b=True
             )

@@ -83,10 +83,10 @@ class _Network:
         return self.pattern.factor(data, "both-ways", definite=self.symmetric)
 
     def admittances(self, s: Complexes) -> Complexes:
-        """Y (k,) by a direct solution at each s (k,)."""
+        """Y (k,) by a direct solution at each imaginary s (k,)."""
         if not self.pattern.banded or not self.symmetric or self.blocked:
             return np.array([self.admittance(z) for z in s])
-        x = self.pattern.solve_pencil(self.conductance, self.capacity, s, self.b)
+        x = self.pattern.solve_pencil(self.conductance, self.capacity, s.imag, self.b)
         own: Complexes = self.own[0] + s * self.own[1] - x @ self.read[0] - s * (x @ self.read[1])
         return own
 
@@ -269,8 +269,10 @@ class _Projection:
         cw = n.pattern.multiply(n.capacity, block)
         old = self.basis
         gw[:, : max(0, self._still - old.shape[1])] = 0.0
-        self._g = np.block([[self._g, old.T @ gw], [block.T @ self._gw, block.T @ gw]])
-        self._c = np.block([[self._c, old.T @ cw], [block.T @ self._cw, block.T @ cw]])
+        g, c = old.T @ gw, old.T @ cw
+        g_below, c_below = (g.T, c.T) if n.symmetric else (block.T @ self._gw, block.T @ self._cw)
+        self._g = np.block([[self._g, g], [g_below, block.T @ gw]])
+        self._c = np.block([[self._c, c], [c_below, block.T @ cw]])
         self._g[: self._still] = 0.0
         self.basis = np.concatenate([old, block], axis=1)
         self._gw = np.concatenate([self._gw, gw], axis=1)
