@@ -106,17 +106,21 @@ class SparsePattern:
         A and B are symmetric and positive semidefinite: elimination needs no scaling of the rows.
         Raises ZeroDivisionError where a matrix is singular.
         """
-        shape = (self.n, self._band_height)
-        bands = np.zeros((2, self.n * self._band_height))
-        bands[:, self._band_position] = a, b
+        # What has no counterpart across the diagonal is zero by symmetry.
+        width = min(self._lower, self._upper)
+        offset = self.rows - self.columns
+        inside = np.abs(offset) <= width
+        shape = (self.n, 3 * width + 1)
+        bands = np.zeros((2, self.n * shape[1]))
+        bands[:, (self.columns * shape[1] + 2 * width + offset)[inside]] = a[inside], b[inside]
         x: Complexes = rhs[0] + 1j * omega[:, np.newaxis] * rhs[1]
-        band = np.empty(self.n * self._band_height, dtype=complex)
+        band = np.empty(bands.shape[1], dtype=complex)
         real, imaginary = band.real, band.imag
         for i, w in enumerate(omega):
             real[:] = bands[0]
             np.multiply(bands[1], w, out=imaginary)
             *_, x[i], info = lapack.zgbsv(
-                self._lower, self._upper, band.reshape(shape).T, x[i], overwrite_ab=True, overwrite_b=True
+                width, width, band.reshape(shape).T, x[i], overwrite_ab=True, overwrite_b=True
             )
             if info > 0:
                 raise ZeroDivisionError("singular matrix")
