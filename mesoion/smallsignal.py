@@ -315,7 +315,8 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
     """Structure-preserving reduction of an RC network with its error bound.
 
     With P = G + omega C and r the residual of the reduced solution, |Y - Y_r| <= sqrt(2) r^H P^-1 r, and P(omega)
-    >= min(1, omega/omega') P(omega') lets a factorisation at omega' bound the error at omega.
+    >= min(1, omega/omega') P(omega') lets a factorisation at omega' bound the error at omega. Large networks take
+    that bound at the worst place near each factorisation, and elsewhere a cheap size scaled to it.
     """
     omega = s.imag
     projection = _Projection(network)
