@@ -324,11 +324,19 @@ def whole_frames(text: str) -> str:
 def import_labels(store: LabelStore, frames: Iterable[Atoms]) -> int:
     """Take labels made elsewhere with the store's own teacher; returns how many were new.
 
-    Raises FramesError for frames without labels. The positions must have at most eight decimals, as in extxyz.
+    Raises FramesError for frames without labels, InputError for frames that name another teacher. The positions must
+    have at most eight decimals, as in extxyz.
     """
     new = 0
     for index, frame in enumerate(frames):
         energy, forces, stress = labels_of(frame, f"frame {index}")
+        said = (frame.info.get("teacher"), frame.info.get("teacher_version"))
+        if said[0] is not None and tuple(map(str, said)) != (store.teacher, store.version):
+            raise InputError(
+                f"labels, frame {index}",
+                " ".join(map(str, said)),
+                f"labels by {store.teacher} {store.version} are expected; two teachers must not be mixed",
+            )
         if frame not in store:
             plain = normalised(frame, **{k: v for k, v in frame.info.items() if k == "group"})
             store.add(attach(plain, energy, forces, stress))

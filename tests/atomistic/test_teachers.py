@@ -247,6 +247,8 @@ def test_import_of_labels_made_elsewhere(tmp_path: Path) -> None:
     store = LabelStore(tmp_path / "labels.xyz", "emt", EMT_TEACHER.version)
     assert import_labels(store, frames) == 2
     assert import_labels(store, frames) == 0
+    with pytest.raises(InputError, match="two teachers must not be mixed"):
+        import_labels(LabelStore(tmp_path / "other.xyz", "chgnet", "0.3.0"), store.frames)
     text = (tmp_path / "labels.xyz").read_text()
     store.add(store.frames[0])
     assert (tmp_path / "labels.xyz").read_text() == text
