@@ -11,6 +11,7 @@ import contextlib
 import io
 import multiprocessing
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -361,7 +362,7 @@ def _file_hash(path: Path) -> str:
         ) from None
 
 
-class FileTeacher:
+class FileTeacher(ABC):
     """A program that is run outside: one folder per structure, named by its hash, below `folder`.
 
     Subclasses write the inputs (`write_inputs`) and read the finished output (`read_output`).
@@ -377,13 +378,13 @@ class FileTeacher:
         """Where the inputs and outputs of this structure are."""
         return self.folder / structure_hash(normalised(atoms))[:20]
 
+    @abstractmethod
     def write_inputs(self, atoms: Atoms, folder: Path) -> None:
         """Write the program's inputs for one structure."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_output(self, atoms: Atoms, folder: Path) -> Atoms | None:
         """The labelled structure, or None while the output is not there. Raises TeacherError for failed runs."""
-        raise NotImplementedError
 
     def stream(self, jobs: Sequence[tuple[int, Atoms]]) -> Iterator[tuple[int, Atoms | None, str]]:
         """Labels of the finished structures; then inputs of the others and LabelsPendingError."""

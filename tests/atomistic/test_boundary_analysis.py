@@ -192,7 +192,7 @@ def test_layers_cover_every_height_once() -> None:
         "boundary 1": [(-1, 5)],
         "boundary 2": [(19, 25)],
     }
-    assert sum(b - a for parts in layers.values() for a, b in parts) == pytest.approx(40.0)
+    assert sum(b - a for parts in layers.values() for a, b in parts) == pytest.approx(40.0, rel=1e-12)
     assert set(planes.layers(6.0, separate=False)) == {"bulk", "boundary"}
 
 
