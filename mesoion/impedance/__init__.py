@@ -1,0 +1,1 @@
+"""Measured impedance: readers, checks, circuits, relaxation times."""
