@@ -19,7 +19,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import OptimizeWarning, brentq, curve_fit
 
 from atomistic.averages import Series, ratio_average
-from atomistic.boundary_analysis import BoundaryPlanes, Profile, cell_height, frames
+from atomistic.boundary_analysis import Profile
+from atomistic.boundary_planes import BoundaryPlanes, cell_height, frames
 from atomistic.errors import InputError, TrajectoryError
 from atomistic.local_structure import coordination_numbers
 from atomistic.trajectory import TrajectorySource

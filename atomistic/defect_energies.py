@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from atomistic.boundary_analysis import BoundaryPlanes
+from atomistic.boundary_planes import BoundaryPlanes
 from atomistic.errors import AtomisticError, GeometryError, InputError, RunError
 from atomistic.progress import track
 

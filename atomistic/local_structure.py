@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -14,12 +13,10 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from atomistic.averages import Series, ratio_average
+from atomistic.boundary_planes import BoundaryPlanes, frames
 from atomistic.errors import InputError, TrajectoryError
 from atomistic.mtp.neighbours import build_list, complete_cell
 from atomistic.trajectory import TrajectorySource
-
-if TYPE_CHECKING:
-    from atomistic.boundary_analysis import BoundaryPlanes
 
 Floats = NDArray[np.float64]
 
@@ -250,8 +247,6 @@ def probability_density(
     vector, 0 for none. Raises TrajectoryError where the species is missing, InputError for a grid of absurd size.
     """
     from scipy.ndimage import gaussian_filter1d
-
-    from atomistic.boundary_analysis import frames
 
     if not (spacing > 0 and 0 <= smoothing < 100):
         raise InputError("spacing", (spacing, smoothing), "give Å above zero")

@@ -24,13 +24,8 @@ from pydantic import ValidationError
 from atomistic.arrhenius_fit import ArrheniusFit, Estimate, fit_arrhenius
 from atomistic.averages import Series, ratio_average
 from atomistic.boundaries import BoundaryEnergy
-from atomistic.boundary_analysis import (
-    BoundaryPlanes,
-    RegionComposition,
-    SegregationEnergy,
-    cell_height,
-    frames,
-)
+from atomistic.boundary_analysis import RegionComposition, SegregationEnergy
+from atomistic.boundary_planes import BoundaryPlanes, cell_height, frames
 from atomistic.boundary_width import Width
 from atomistic.coincidence import BoundarySpec
 from atomistic.defect_energies import RegionEnergies

@@ -17,17 +17,16 @@ from atomistic.averages import Series, block_average, ratio_average
 from atomistic.boundaries import Candidate, build
 from atomistic.boundary_analysis import (
     BOLTZMANN_EV,
-    BoundaryPlanes,
     Profile,
     a_site_order,
     as_trajectory,
-    cell_height,
     locate_planes,
     occupancy_segregation_energy,
     profile,
     region_composition,
     segregation_energy,
 )
+from atomistic.boundary_planes import BoundaryPlanes, cell_height
 from atomistic.boundary_width import (
     boundary_shape,
     composition_width,

@@ -13,7 +13,8 @@ import pytest
 from atomistic.arrhenius_fit import ArrheniusFit, Estimate, fit_arrhenius
 from atomistic.averages import BlockAverage
 from atomistic.boundaries import BoundaryEnergy
-from atomistic.boundary_analysis import BoundaryPlanes, RegionComposition, SegregationEnergy
+from atomistic.boundary_analysis import RegionComposition, SegregationEnergy
+from atomistic.boundary_planes import BoundaryPlanes
 from atomistic.boundary_width import spacings_width
 from atomistic.coincidence import BoundarySpec
 from atomistic.diffusivity import Diffusivity, TransportResult, diffusivity
