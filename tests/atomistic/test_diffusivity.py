@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 
+import numba
 import numpy as np
 import pytest
 from scipy import stats
@@ -70,24 +71,45 @@ def layered(
     """Two layers, 0-14 and 14-20 Å; hops on a fine grid in z with detailed balance, Gaussian steps in the plane."""
     grid, height = 0.125, 20.0
     n = round(height / grid)
-    region = ((np.arange(n) + 0.5) * grid > 14.0).astype(int)
+    region = ((np.arange(n) + 0.5) * grid > 14.0).astype(np.int64)
     d, weight = np.array(across)[region], np.where(region == 1, density, 1.0)
     current = 1 / (0.5 / (d * weight) + 0.5 / np.roll(d * weight, -1)) / grid**2
     right, left = current / weight, np.roll(current, 1) / weight
     substeps = math.ceil((right + left).max() / 0.5)
-    right, left = right / substeps, left / substeps
     site = rng.choice(n, size=ions, p=weight / weight.sum()).astype(np.int64)
-    plane, path = np.zeros((ions, 2)), np.empty((frames, ions, 3))
-    spread = np.sqrt(2 * np.array(along) / substeps)
-    for t in range(frames):
-        path[t, :, :2], path[t, :, 2] = plane, (site + 0.5) * grid
-        for _ in range(substeps):
-            here = site % n
-            u = rng.random(ions)
-            plane += rng.normal(size=(ions, 2)) * spread[region[here]][:, None]
-            site += (u < right[here]).astype(int) - ((u >= right[here]) & (u < right[here] + left[here]))
-    path[..., 2] += (rng.random((frames, ions)) - 0.5) * grid
+    variance = 2 * np.array(along)[region] / substeps
+    heights, spread = _hops(site, right / substeps, left / substeps, variance, substeps, frames, rng)
+    path = np.empty((frames, ions, 3))
+    # Within a frame only the variance that the sites visited add up to matters in the plane.
+    path[..., :2] = np.cumsum(rng.normal(size=(frames, ions, 2)) * np.sqrt(spread)[..., None], axis=0)
+    path[..., 2] = (heights + 0.5) * grid + (rng.random((frames, ions)) - 0.5) * grid
     return path
+
+
+@numba.njit  # type: ignore[misc]
+def _hops(
+    site: np.ndarray, right: np.ndarray, left: np.ndarray, variance: np.ndarray, substeps: int, frames: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Sites (frames, ions) of a hopping chain, and the in-plane variance gathered since the frame before."""
+    n = len(right)
+    heights = np.empty((frames, len(site)), dtype=np.int64)
+    spread = np.zeros((frames, len(site)))
+    for t in range(frames):
+        for i in range(len(site)):
+            heights[t, i] = site[i]
+        if t == frames - 1:
+            break
+        for _ in range(substeps):
+            for i in range(len(site)):
+                here = site[i] % n
+                spread[t + 1, i] += variance[here]
+                u = rng.random()
+                if u < right[here]:
+                    site[i] += 1
+                elif u < right[here] + left[here]:
+                    site[i] -= 1
+    return heights, spread
 
 
 def holds(estimate: Diffusivity, d: float) -> bool:
