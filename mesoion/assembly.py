@@ -219,6 +219,7 @@ class Discretisation:
             )
         ]
         n = mesh.n_cells
+        self._reference_conductivity: list[Floats] = []
         home = int(np.flatnonzero(mesh.region == 0)[0])
         for s in species:
             unknown = [
@@ -236,6 +237,9 @@ class Discretisation:
             d_across, d_along = (
                 np.broadcast_to(np.asarray(d, dtype=float), n) * reference * NANOMETRE
                 for d in (s.diffusivity_across, s.diffusivity_along)
+            )
+            self._reference_conductivity.append(
+                d_across * (s.charge * ELEMENTARY_CHARGE) ** 2 / (kt * NANOMETRE)
             )
             passing = np.array([s.name in e.passes for e in self.electrodes.values()], dtype=bool)
             conductance = self._edges(d_across, d_along)
@@ -292,6 +296,19 @@ class Discretisation:
         if name not in names:
             raise InputError("species", name, f"this system has {', '.join(names)}")
         return names.index(name)
+
+    @property
+    def species_names(self) -> list[str]:
+        """Names of the mobile species, Li first."""
+        return [s.name for s in self._species]
+
+    def dilute_conductivity(self, index: int) -> Floats:
+        """Conductivity across of a dilute species in each cell at its reference concentration [S/m]."""
+        return self._reference_conductivity[index - 1]
+
+    def wall_fluxes(self, p: Profile) -> list[Floats]:
+        """Flux of each species out of the solid through every electrode face [ions/s]."""
+        return [j[self._walls_start :] for j in self.fluxes(p)[1]]
 
     def concentration(self, p: Profile, index: int) -> Floats:
         """Concentration of a species in each cell [m^-3]."""

@@ -37,3 +37,31 @@ class ConvergenceError(MesoionError):
     def __init__(self, message: str, *, at: str, last_good: Any = None) -> None:
         self.at, self.last_good = at, last_good
         super().__init__(f"{message} (at {at})")
+
+
+class NoElectronsError(MesoionError):
+    """Metal is asked about where no electronic species is given: Li nucleates from Li⁺ and electrons alone.
+
+    `what` names the phase, record or state without them.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what} has no electrons, and without them no lithium metal can form; give electronic_transport in the "
+            "bulk record (or electronic_conductivity and electron_density of the grain's phase)"
+        )
+
+
+class LimitingCurrentError(MesoionError):
+    """More current is asked for than the solid can carry in a steady state.
+
+    `limiting_current` is the largest one, `asked` what was asked for, both in `unit`.
+    """
+
+    def __init__(self, asked: float, limiting_current: float, unit: str, at: str) -> None:
+        self.asked, self.limiting_current, self.unit, self.at = asked, limiting_current, unit, at
+        super().__init__(
+            f"a current of {asked:.6g} {unit} is beyond the limiting current of {limiting_current:.6g} {unit} ({at}); "
+            "ask for less"
+        )

@@ -30,7 +30,8 @@ class Phase:
     grain has −N θ_ref. relative_permittivity: ε_r. conductivity_across, conductivity_along: σ⊥ and σ∥ [S/m] at
     θ_ref. standard_energy: μ° of Li⁺ [J] relative to the grain. width: of a boundary layer [m], None for a grain.
     mobility_law: how the mobility follows the occupancy; "vacancy" scales it with (1 − θ)/(1 − θ_ref), "dilute"
-    keeps it.
+    keeps it. electronic_conductivity [S/m] and electron_density [1/m³]: of electrons in equilibrium with lithium
+    metal where there is no space charge, hole_conductivity and hole_density likewise; zero where there are none.
 
     Raises InputError for values that are not finite or out of range, and for a grain that is not neutral.
     """
@@ -46,6 +47,10 @@ class Phase:
     standard_energy: float
     width: float | None = None
     mobility_law: Literal["vacancy", "dilute"] = "vacancy"
+    electronic_conductivity: float = 0.0
+    electron_density: float = 0.0
+    hole_conductivity: float = 0.0
+    hole_density: float = 0.0
 
     def __post_init__(self) -> None:
         for key in (
@@ -62,6 +67,24 @@ class Phase:
         for key in ("fixed_charge", "standard_energy"):
             if not _is_finite(getattr(self, key)):
                 raise InputError(f"{self.name}.{key}", getattr(self, key), "it must be finite")
+        for carrier in ("electron", "hole"):
+            conductivity = "electronic_conductivity" if carrier == "electron" else "hole_conductivity"
+            sigma, density = getattr(self, conductivity), getattr(self, f"{carrier}_density")
+            if not (
+                _is_finite(sigma) and sigma >= 0 and _is_finite(density) and (density > 0) == (sigma > 0)
+            ):
+                raise InputError(
+                    f"{self.name}.{conductivity}, {carrier}_density",
+                    (sigma, density),
+                    "give both, positive and finite, or neither",
+                )
+            if density > self.site_density:
+                raise InputError(
+                    f"{self.name}.{carrier}_density",
+                    density,
+                    f"more carriers than Li sites ({self.site_density:.3g} per m^3): the dilute law does not hold; "
+                    "check the band offset and the mobility",
+                )
         theta = self.reference_occupancy
         if not (_is_finite(theta) and 0 < theta < 1):
             raise InputError(
@@ -184,6 +207,7 @@ class Material:
             conductivity_along=record.conductivity(temperature, "along").value,
             standard_energy=0.0,
             mobility_law=self.mobility_law,
+            **self._electronic(temperature),
         )
 
     def boundary(self, temperature: float, name: str) -> Phase:
@@ -215,7 +239,32 @@ class Material:
             standard_energy=energy,
             width=width,
             mobility_law=self.mobility_law,
+            **self._electronic(temperature, record),
         )
+
+    def _electronic(self, temperature: float, boundary: TransportRecord | None = None) -> dict[str, float]:
+        """Conductivity [S/m] and density [1/m³] of electrons and holes against lithium metal; {} without any.
+
+        A boundary has the bulk's density times exp(−offset/kT) for electrons; its own conductivity, where given, then
+        says what its mobility is. Holes of a boundary without a law of its own are those of the bulk.
+        """
+        values: dict[str, float] = {}
+        mobility = self.bulk.electronic_mobility_m2_per_V_s
+        for carrier, name in (("electronic", "electron"), ("hole", "hole")):
+            law = getattr(self.bulk, f"{carrier}_transport")
+            if law is None or mobility is None:
+                continue
+            sigma = math.exp(float(law.log_value(temperature)))
+            density = sigma / (ELEMENTARY_CHARGE * mobility.value)
+            if boundary is not None:
+                offset = boundary.electronic_band_offset_eV
+                if carrier == "electronic" and offset is not None:
+                    factor = math.exp(-offset.value * ELEMENTARY_CHARGE / (BOLTZMANN * temperature))
+                    sigma, density = sigma * factor, density * factor
+                own = getattr(boundary, f"{carrier}_transport")
+                sigma = sigma if own is None else math.exp(float(own.log_value(temperature)))
+            values[f"{carrier}_conductivity"], values[f"{name}_density"] = sigma, density
+        return values
 
     def sample(self, rng: np.random.Generator) -> Self:
         """The same material with every record's values drawn within their uncertainties."""

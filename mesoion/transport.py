@@ -131,6 +131,7 @@ _BOUNDARY_ONLY = (
     "boundary_width_m",
     "boundary_energy_J_per_m2",
     "core_charge_e_per_m2",
+    "electronic_band_offset_eV",
 )
 
 
@@ -143,6 +144,9 @@ class TransportRecord(Locked):
     the boundary less that in the bulk; where it is absent the boundary is taken to be in equilibrium with the grain
     at its own carrier density. core_charge_e_per_m2: number of elementary charges per boundary area on top of a
     boundary that is neutral at its own carrier density. composition_atomic_percent: of all atoms of the region.
+    electronic_transport, hole_transport: conductivity of electrons and holes in equilibrium with lithium metal;
+    electronic_mobility_m2_per_V_s: of either. electronic_band_offset_eV: conduction band of the boundary less that of
+    the bulk; where a boundary has no electronic_transport of its own, the bulk's times exp(−offset/k_BT) holds.
     """
 
     schema_version: Literal[1]
@@ -166,6 +170,10 @@ class TransportRecord(Locked):
     segregation_energy_eV: Quantity | None = None
     core_charge_e_per_m2: Quantity | None = None
     composition_atomic_percent: dict[str, Quantity] | None = None
+    electronic_transport: ConductivityArrhenius | None = None
+    hole_transport: ConductivityArrhenius | None = None
+    electronic_mobility_m2_per_V_s: PositiveQuantity | None = None
+    electronic_band_offset_eV: Quantity | None = None
     potential_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     notes: tuple[str, ...] = ()
 
@@ -189,6 +197,11 @@ class TransportRecord(Locked):
                 raise ValueError(f"a bulk record has no {', '.join(given)}")
             if self.relative_permittivity is None:
                 raise ValueError("a bulk record needs relative_permittivity: it decides the space charge")
+            electronic = self.electronic_transport is not None or self.hole_transport is not None
+            if electronic and self.electronic_mobility_m2_per_V_s is None:
+                raise ValueError(
+                    "electronic_transport needs electronic_mobility_m2_per_V_s, for the number of carriers"
+                )
         elif self.boundary is None or self.boundary_width_m is None:
             raise ValueError("a boundary record needs boundary and boundary_width_m")
         if self.origin == "own" and self.potential_sha256 is None:
