@@ -24,6 +24,19 @@ class InputError(MesoionError):
         super().__init__(f"{where}: {value!r} is not allowed; {remedy}")
 
 
+class MeasuredFileError(InputError):
+    """A measured file cannot be used as it stands.
+
+    `path` and `line` (from 1; None where the fault is no line's) say where, `fault` what is wrong, `remedy` what to do.
+    """
+
+    def __init__(self, path: Any, line: int | None, fault: str, remedy: str) -> None:
+        self.path, self.line, self.fault = str(path), line, fault
+        where = self.path if line is None else f"{self.path}:{line}"
+        super().__init__(where, fault, remedy)
+        self.args = (f"{where}: {fault}; {remedy}",)
+
+
 class MeshError(MesoionError):
     """A mesh could not be built, or does not resolve the physics asked of it."""
 

@@ -40,6 +40,7 @@ _CELSIUS = frozenset({"C", "°C", "degC", "celsius", "Celsius"})
 _EXAMPLES = {
     "m": '"1.6 nm"',
     "m^2": '"0.5 cm^2"',
+    "kg": '"0.35 g"',
     "K": '"25 C" or "298.15 K"',
     "Hz": '"1 MHz"',
     "s": '"5 ms"',
@@ -182,6 +183,7 @@ def quantity_validator(unit: str) -> Callable[[object], float]:
 
 # Combine with bounds as in Annotated[Length, Field(gt=0)]: the bound is checked after the conversion.
 Length = Annotated[float, BeforeValidator(quantity_validator("m"))]
+Mass = Annotated[float, BeforeValidator(quantity_validator("kg"))]
 Area = Annotated[float, BeforeValidator(quantity_validator("m^2"))]
 Temperature = Annotated[float, BeforeValidator(quantity_validator("K"))]
 Time = Annotated[float, BeforeValidator(quantity_validator("s"))]

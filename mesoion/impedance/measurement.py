@@ -16,23 +16,24 @@ Complexes = NDArray[np.complex128]
 
 @dataclass(frozen=True)
 class Geometry:
-    """A pellet between two electrodes: thickness [m] and electrode area [m²]."""
+    """A pellet between two electrodes: thickness [m], electrode area [m²], and mass [kg] where it was weighed."""
 
     thickness: float
     area: float
+    mass: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("thickness", "area"):
+        for name in ("thickness", "area", "mass"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0.0):
-                raise InputError(name, value, "a finite length or area above zero is expected")
+            if value is not None and not (math.isfinite(value) and value > 0.0):
+                raise InputError(name, value, "a finite length, area or mass above zero is expected")
 
     @classmethod
-    def disc(cls, thickness: float, diameter: float) -> Geometry:
-        """A round pellet; both lengths in m."""
+    def disc(cls, thickness: float, diameter: float, mass: float | None = None) -> Geometry:
+        """A round pellet covered by its electrodes; both lengths in m, mass in kg."""
         if not (math.isfinite(diameter) and diameter > 0.0):
             raise InputError("diameter", diameter, "a finite length above zero is expected")
-        return cls(thickness, math.pi / 4.0 * diameter**2)
+        return cls(thickness, math.pi / 4.0 * diameter**2, mass)
 
     @property
     def cell_constant(self) -> float:
