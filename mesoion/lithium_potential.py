@@ -45,7 +45,7 @@ def lithium_electrode(
     *,
     passes_electrons: bool = True,
 ) -> Electrode:
-    """Lithium metal on the solid: Li⁺ through `charge_transfer_resistance` [Ω m²], electrons in equilibrium or blocked."""
+    """Lithium on the solid: Li⁺ through `charge_transfer_resistance` [Ω m²], electrons in equilibrium or blocked."""
     return Electrode(
         "reversible",
         charge_transfer_resistance=charge_transfer_resistance,
@@ -201,9 +201,8 @@ def electronic_conductivity(state: State) -> Floats:
     _require_electrons(state)
     d = state.system.discretisation
     total = np.zeros(d.n_cells)
-    for index, name in enumerate(d.species_names):
-        if index > 0:
-            total += d.dilute_conductivity(index) * state.profile.filling[index][: d.n_cells]
+    for index in range(1, len(d.species_names)):
+        total += d.dilute_conductivity(index) * state.profile.filling[index][: d.n_cells]
     return total
 
 
@@ -294,7 +293,7 @@ class BoundarySides:
     """Both sides of every boundary facet, one row a side: means over the facet's faces, weighted by their areas.
 
     facet, grain (k,): facet number and the grain on this side; region (k,): index into the mesh's region names.
-    overpotential (k,) [V]: at the layer's face; occupancy (k,): theta of Li in the grain beside it; area (k,) [m^(d−1)].
+    overpotential (k,) [V]: at the layer's face; occupancy (k,): theta of Li in the grain beside it; area (k,).
     """
 
     facet: Ints

@@ -67,8 +67,9 @@ def mixed_conduction(
     """Layers in series between two lithium electrodes that pass ions and electrons.
 
     ionic_resistance, electronic_resistance (m, ...) [Ω m²]: of each layer from anode to cathode, the electronic one in
-    equilibrium with lithium metal (L/σ_e); a layer given by its excess over grain may be negative. current_density (...) [A/m²], electrons included. temperature (...) [K].
-    repeats: how often the stack follows itself (a pellet of many alike grains), at no cost.
+    equilibrium with lithium metal (L/σ_e); a layer given by its excess over grain may be negative.
+    current_density (...) [A/m²], electrons included. temperature (...) [K]. repeats: how often the stack follows
+    itself (a pellet of many alike grains), at no cost.
     charge_transfer_resistance [Ω m²]: of ions at each electrode, with linear or Butler-Volmer kinetics; electrons are
     in equilibrium there. Shapes after the first axis broadcast. There is no limiting current: a steady state exists
     for every current. Raises InputError for a line whose resistance is not positive and for voltages beyond 17 V,
