@@ -9,7 +9,7 @@ cell is one material up to its faces; an electrode behind a charge-transfer resi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -305,6 +305,16 @@ class Discretisation:
     def dilute_conductivity(self, index: int) -> Floats:
         """Conductivity across of a dilute species in each cell at its reference concentration [S/m]."""
         return self._reference_conductivity[index - 1]
+
+    def set_dilute_conductivity(self, index: int, sigma: Floats) -> None:
+        """Give a dilute species another conductivity in each cell at its reference concentration [S/m], isotropic."""
+        species = self._species[index]
+        kt = BOLTZMANN * self.temperature
+        mobile = sigma * kt * NANOMETRE / (species.charge * ELEMENTARY_CHARGE) ** 2
+        conductance = self._edges(mobile, mobile)
+        conductance[self._walls_start :][species.conductance[self._walls_start :] == 0.0] = 0.0
+        self._species[index] = replace(species, conductance=conductance)
+        self._reference_conductivity[index - 1] = sigma
 
     def wall_fluxes(self, p: Profile) -> list[Floats]:
         """Flux of each species out of the solid through every electrode face [ions/s]."""
