@@ -161,6 +161,55 @@ def spectrum(
 
 
 @app.command()
+def fit(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Measured spectra, or folders of them.", show_default=False),
+    ],
+    thickness: Annotated[str | None, typer.Option(help="Of the pellet, such as 2.1mm.")] = None,
+    diameter: Annotated[str | None, typer.Option(help="Of the electrodes, such as 8mm.")] = None,
+    area: Annotated[str | None, typer.Option(help="Of the electrodes, instead of a diameter.")] = None,
+    temperature: Annotated[
+        str | None, typer.Option(help="Where neither the file nor its name states it.")
+    ] = None,
+    circuit: Annotated[
+        str | None,
+        typer.Option(metavar="CIRCUIT", help='Such as "R-(RQ)-(RQ)-Q"; found from the data unless given.'),
+    ] = None,
+    arcs: Annotated[int | None, typer.Option(min=1, help="Number of arcs, instead of a circuit.")] = None,
+    seed: Seed = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("runs/fit"),
+    force: Force = False,
+) -> None:
+    """Fit measured impedance spectra: bulk, grain-boundary and total conductivity with intervals, and a report.
+
+    Example: mesoion fit pellet_140C.txt pellet_160C.txt --thickness 2.1mm --diameter 8mm --out runs/pellet
+    """
+    from mesoion.quick_studies import fit_spectra
+    from mesoion.runfolder import read_results
+
+    outcome = fit_spectra(
+        files,
+        thickness=thickness,
+        diameter=diameter,
+        area=area,
+        temperature=temperature,
+        circuit=circuit,
+        arcs=arcs,
+        seed=seed,
+        out=out,
+        force=force,
+    )
+    _report_outcome(outcome.path, outcome.from_cache)
+    failed = read_results(outcome.path).get("failed", [])
+    for problem in failed:
+        typer.echo(f"error: {problem['error']}", err=True)
+    if failed:
+        typer.echo(f"{len(failed)} of the spectra could not be used; the others are in the report", err=True)
+        raise typer.Exit(2)
+
+
+@app.command()
 def validate(
     only: Annotated[
         str | None,

@@ -1,8 +1,9 @@
-"""Studies written from a few options: what `mesoion pellet` and `mesoion spectrum` run, kept beside the results."""
+"""Studies written from a few options: what `mesoion pellet`, `spectrum` and `fit` run, kept beside the results."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,34 @@ def build_pellet(
     for name, (width, fraction) in boundaries.items():
         tables[f"[boundaries.{name}]"] = {"width": width, "fraction": fraction}
     return _run(tables, out, "microstructure", force)
+
+
+def fit_spectra(
+    files: Sequence[Path],
+    *,
+    out: Path,
+    force: bool = False,
+    **keys: str | int | float | None,
+) -> Outcome:
+    """Fit measured spectra; keys: of `mesoion.impedance.fit_study.Study`, None for those left to it.
+
+    Files with problems are named under "failed" in results.json. Raises InputError where no file can be used; a
+    folder that this call made is then gone again.
+    """
+    from mesoion.config import check
+    from mesoion.impedance.fit_study import Study
+
+    title = ", ".join(f.name for f in files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    said = {name: value for name, value in keys.items() if value is not None}
+    inputs = {"kind": "spectra", "title": title, "files": [str(f.absolute()) for f in files], **said}
+    check(Study, inputs, where="options")
+    new = not out.exists()
+    try:
+        return _run({"": inputs}, out, "spectra", force)
+    except InputError:
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def simulate_spectrum(

@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
     "sweep": "mesoion.sweep_study",
     "size_and_width": "mesoion.size_width_study",
     "microstructure": "mesoion.microstructure_study",
+    "spectra": "mesoion.impedance.fit_study",
 }
 """Kind of study -> module; add an entry to add a kind."""
 

@@ -36,8 +36,9 @@ class CircuitFit:
     circuit: with its fitted values. frequency [Hz], measured [ohm], deviation [ohm] (m,): the data and their standard
     deviations as used, before widening. free: indices of the fitted parameters. log_covariance (k, k): of the
     natural logarithms of the free parameters. chi_squared, degrees_of_freedom, scale: χ², M − k, and the factor by
-    which the deviations were widened. at_bound: names of parameters that ended at a bound. starts, agreeing: starts
-    tried and how many reached the same minimum.
+    which the deviations were widened; widening: `scale` times that for residuals correlated from one frequency to the
+    next, which are the model's and not noise. at_bound: names of parameters that ended at a bound. starts, agreeing:
+    starts tried and how many reached the same minimum.
     """
 
     circuit: Circuit
@@ -49,6 +50,7 @@ class CircuitFit:
     chi_squared: float
     degrees_of_freedom: int
     scale: float
+    widening: float
     known_noise: bool
     at_bound: tuple[str, ...]
     starts: int
@@ -128,7 +130,7 @@ class CircuitFit:
         )
 
     def profile_interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Interval of one parameter by profile likelihood: where refitting all others raises χ² by t²·scale².
+        """Interval of one parameter by profile likelihood: where refitting all others raises χ² by (t·widening)².
 
         A side on which χ² never rises that far within the bounds ends at the bound. Raises InputError for a
         parameter that was held.
@@ -136,7 +138,7 @@ class CircuitFit:
         index = self._index(name)
         if index not in self.free:
             raise InputError("profile_interval", name, "it was held in the fit and has no interval")
-        target = self.chi_squared + (self.quantile(level) * self.scale) ** 2
+        target = self.chi_squared + (self.quantile(level) * self.widening) ** 2
         parameter = self.parameters[index]
         step = max(self.quantile(level) * self.log_uncertainty({name: 1.0}), 1e-12)
         ends = (parameter.lower, parameter.upper)
@@ -372,7 +374,8 @@ def _as_fit(problem: _Problem, best: _Solution, known: bool, starts: int, agreei
     scale = math.sqrt(best.chi_squared / dof)
     if known and best.chi_squared <= chi2_distribution.ppf(0.99, dof):
         scale = 1.0
-    covariance = _inverse(best.jacobian) * scale**2
+    widening = scale * correlation_widening(problem.residuals(best.logs)[0])
+    covariance = _inverse(best.jacobian) * widening**2
     ends = zip(free, best.logs[free] - problem.lower, problem.upper - best.logs[free], strict=True)
     at_bound = tuple(problem.parameters[k].name for k, a, b in ends if min(a, b) < _NEAR_BOUND)
     return CircuitFit(
@@ -385,11 +388,27 @@ def _as_fit(problem: _Problem, best: _Solution, known: bool, starts: int, agreei
         chi_squared=best.chi_squared,
         degrees_of_freedom=dof,
         scale=scale,
+        widening=widening,
         known_noise=known,
         at_bound=at_bound,
         starts=starts,
         agreeing=agreeing,
     )
+
+
+def correlation_widening(residuals: Floats) -> float:
+    """Factor on standard uncertainties for residuals (2m,), real then imaginary, correlated along frequency.
+
+    With ρ the correlation of neighbours, √((1 + ρ)/(1 − ρ)), that of the mean of a first-order autoregressive series;
+    1 where ρ is within three standard errors, 3/√2m, of zero. Source: N. F. Zhang, Metrologia 43, S276 (2006).
+    """
+    m = residuals.size // 2
+    parts = residuals.reshape(2, m) if m else residuals.reshape(2, 0)
+    power = float(np.sum(parts**2))
+    if m < 8 or power == 0.0:
+        return 1.0
+    rho = float(np.sum(parts[:, 1:] * parts[:, :-1])) / power
+    return math.sqrt((1 + rho) / (1 - rho)) if rho > 3 / math.sqrt(2 * m) else 1.0
 
 
 def _inverse(jacobian: Floats) -> Floats:
