@@ -520,25 +520,3 @@ def _reduce_biased(
             )
         snapshot(_unused(float(omega[int(np.argmax(bound))]), shifts))
         n_solves += 1
-
-
-def kramers_kronig_residual(frequency: ArrayLike, impedance: ArrayLike, *, per_decade: int = 8) -> Complexes:
-    """(Z - Z_fit)/|Z| (n,) of the best fit by real R-C elements, which obey the Kramers-Kronig relations.
-
-    Z_fit = R + 1/(i omega C) + i omega L + sum_k R_k/(1 + i omega tau_k), tau_k fixed, `per_decade` of them, all
-    coefficients real and fitted by linear least squares weighted by 1/|Z|. Source: Boukamp 1995, "linear KK".
-    """
-    f = np.asarray(frequency, dtype=float)
-    z = np.asarray(impedance, dtype=complex)
-    omega = 2.0 * np.pi * f
-    low, high = -np.log10(omega.max()) - 0.5, -np.log10(omega.min()) + 0.5
-    tau = np.logspace(low, high, max(3, int(per_decade * (high - low))))
-    elements: list[NDArray[Any]] = [np.ones_like(z), 1.0 / (1j * omega), 1j * omega]
-    elements += [1.0 / (1.0 + 1j * omega * t) for t in tau]
-    a = np.array(elements).T / np.abs(z)[:, np.newaxis]
-    a = np.concatenate([a.real, a.imag])
-    target = z / np.abs(z)
-    scale = np.linalg.norm(a, axis=0)
-    solution, *_ = np.linalg.lstsq(a / scale, np.r_[target.real, target.imag], rcond=1e-13)
-    fit = a / scale @ solution
-    return np.asarray(target - (fit[: len(f)] + 1j * fit[len(f) :]))

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 from scipy.special import erfi
 
+from mesoion.impedance.kramers_kronig import kramers_kronig_residual
 from mesoion.material import Phase
 from mesoion.mesh import CellMesh, tensor_mesh
 from mesoion.physics import CellFields, DiluteSpecies, Electrode, bernoulli, debye_length
-from mesoion.smallsignal import impedance, kramers_kronig_residual
+from mesoion.smallsignal import impedance
 from mesoion.solve import PNPSystem
 from mesoion.transient import Transient
 from mesoion.units import BOLTZMANN, ELEMENTARY_CHARGE, VACUUM_PERMITTIVITY

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mesoion.errors import InputError
+from mesoion.impedance.kramers_kronig import kramers_kronig_residual
 from mesoion.material import Phase
 from mesoion.mesh import CellMesh, tensor_mesh
 from mesoion.physics import (
@@ -17,7 +18,7 @@ from mesoion.physics import (
     Electrode,
     debye_length,
 )
-from mesoion.smallsignal import impedance, kramers_kronig_residual
+from mesoion.smallsignal import impedance
 from mesoion.solve import PNPSystem, State
 
 TEMPERATURE = 300.0
