@@ -15,6 +15,7 @@ the sheet, r/2 on either side of it. A positive excess sheet joins these nodes a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,6 +221,34 @@ class CollapsedPolycrystal:
         paired = np.flatnonzero(column_edge >= 0)
         cell[cloud.column_offset[column_edge[paired]] + column[paired]] = paired
         return cell
+
+    def grouped(self, groups: Mapping[str, Sequence[str]]) -> CollapsedPolycrystal:
+        """A view of the same mesh in which the boundary types of each group act as one type of the group's name.
+
+        Every type must be in exactly one group; InputError otherwise.
+        """
+        listed = [name for group in groups.values() for name in group]
+        if sorted(listed) != sorted(self.boundary_names) or not all(groups.values()):
+            raise InputError("groups", groups, f"put each of {', '.join(self.boundary_names)} into one group")
+        place = {name: 1 + 3 * j for j, name in enumerate(self.boundary_names)}
+
+        def summed(parts: list[Any]) -> list[Any]:
+            merged = [
+                sum((parts[place[name] + kind] for name in group[1:]), start=parts[place[group[0]] + kind])
+                for group in groups.values()
+                for kind in range(3)
+            ]
+            return [parts[0], *merged]
+
+        view = copy(self)
+        view.boundary_names = tuple(groups)
+        view.laplacians, view.sources, view.own = (
+            summed(self.laplacians),
+            summed(self.sources),
+            summed(self.own),
+        )
+        view.full_solves = 0
+        return view
 
     def coefficients(self, resistance: Mapping[str, complex], sheet: Mapping[str, complex]) -> Numbers:
         """`affine_coefficients` for this mesh."""

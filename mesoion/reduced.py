@@ -13,11 +13,13 @@ and A Posteriori Error Estimation, 2007). Snapshots are taken where that bound i
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -263,7 +265,7 @@ class ReducedPolycrystal:
             if int(arrays.pop("format")) != _FORMAT:
                 raise KeyError("format")
             return cls(**arrays)
-        except (KeyError, ValueError, EOFError, OSError) as error:
+        except (KeyError, ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
             raise InputError(
                 str(path), type(error).__name__, "give a file written by ReducedPolycrystal.save"
             ) from error

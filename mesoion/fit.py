@@ -1,0 +1,530 @@
+"""Fit of a pellet to measured spectra: grains, boundaries, blocking ones, electrodes and leads, at all temperatures.
+
+The pellet itself is the model. With layer width w and grain size d, at temperature T,
+
+    k_j = σ_j [1 + (iω ε_j/σ_j)^n_j],  σ_j T ∝ exp(−E_j/kT),   j = grain, boundary
+    blocking boundaries: the same layer without conduction,
+    Z = (L/A)/σ_eff(k_b, r, s, p) + 1/[Q (iω)^n] + R + iωL₀,   r = w(1/k_gb − 1/k_b), s = w(k_gb − k_b),
+
+σ_eff of a polycrystal with a share p of blocking boundaries (`mesoion.mixed_boundaries`). n_j = 1 is a layer with one
+relaxation time; measured arcs are depressed, n_j < 1. Parameters are fitted in coordinates in which their priors are
+normal: logarithms of positive ones, logits of shares and exponents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from scipy.special import expit, logit
+
+from mesoion.errors import ConvergenceError, InputError
+from mesoion.impedance.measurement import Measurement
+from mesoion.mixed_boundaries import BLOCKING, OPEN, PolycrystalModel
+from mesoion.units import BOLTZMANN_EV, VACUUM_PERMITTIVITY
+
+Floats = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
+
+BLOCKED = 1e-9
+"""Conductivity of a blocking layer over that of the grain: none, to any instrument."""
+LEAST_EXPONENT = 0.5
+DATA_BELOW, PRIOR_ABOVE = 1 / 3, 0.8
+"""Posterior over prior width: below the first the data decide a parameter, above the second only the prior does."""
+
+Scale = Literal["log", "share", "exponent", "plain"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter and its normal prior in fit coordinates.
+
+    scale: "log" ln x; "share" logit x; "exponent" logit of (x − ½)/½; "plain" x. mean, deviation: of the prior in
+    those coordinates; bounds: hard limits there. free: fitted, or held at `mean`. unit: of x.
+    """
+
+    name: str
+    unit: str
+    scale: Scale
+    mean: float
+    deviation: float
+    bounds: tuple[float, float]
+    free: bool = True
+
+    def value(self, coordinate: float | Floats) -> Floats:
+        """x from its fit coordinate."""
+        u = np.asarray(coordinate, dtype=float)
+        if self.scale == "log":
+            return np.asarray(np.exp(u))
+        if self.scale == "share":
+            return np.asarray(expit(u))
+        if self.scale == "exponent":
+            return np.asarray(LEAST_EXPONENT + (1 - LEAST_EXPONENT) * expit(u))
+        return u
+
+    def coordinate(self, value: float) -> float:
+        """Fit coordinate of x; InputError where x is impossible."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.scale == "log":
+                u = np.log(value)
+            elif self.scale == "share":
+                u = logit(value)
+            elif self.scale == "exponent":
+                u = logit((value - LEAST_EXPONENT) / (1 - LEAST_EXPONENT))
+            else:
+                u = np.float64(value)
+        if np.isnan(u):
+            raise InputError(self.name, value, "a value this parameter can take")
+        return float(u)
+
+    def with_prior(self, value: float, factor: float) -> Parameter:
+        """Prior around `value` with one standard deviation `factor` (a factor for "log", else an increment)."""
+        deviation = np.log(factor) if self.scale == "log" else factor
+        return replace(self, mean=self.coordinate(value), deviation=float(deviation), free=True)
+
+    def fixed(self, value: float) -> Parameter:
+        """Held at `value`."""
+        return replace(self, mean=self.coordinate(value), free=False)
+
+
+def default_parameters() -> dict[str, Parameter]:
+    """All parameters with wide priors (assumptions, stated in docs/reconcile.md); what rarely matters is held.
+
+    Conductivities hold at the reference temperature of the series; their priors are set from the data's magnitude.
+    """
+    ln = np.log
+    listed = [
+        Parameter("bulk_conductivity", "S/m", "log", ln(1e-2), 4.0, (-35.0, 8.0)),
+        Parameter("bulk_activation_energy", "eV", "plain", 0.4, 0.25, (0.0, 2.5)),
+        Parameter("boundary_conductivity", "S/m", "log", ln(1e-5), 5.0, (-45.0, 8.0)),
+        Parameter("boundary_activation_energy", "eV", "plain", 0.5, 0.3, (0.0, 2.5)),
+        Parameter("width_over_grain_size", "1", "log", ln(5e-4), 1.2, (-30.0, 0.0)),
+        Parameter("blocking_fraction", "1", "share", -3.0, 1.5, (-12.0, 12.0)),
+        Parameter("permittivity", "1", "log", ln(60.0), 1.0, (0.0, 12.0)),
+        Parameter("permittivity_ratio", "1", "log", 0.0, 0.3, (-3.0, 3.0)),
+        Parameter("bulk_exponent", "1", "exponent", 3.0, 1.5, (-8.0, 25.0)),
+        Parameter("boundary_exponent", "1", "exponent", 2.0, 1.5, (-8.0, 25.0)),
+        Parameter("electrode_capacitance", "S s^n/m^2", "log", ln(1e-2), 3.0, (-30.0, 12.0)),
+        Parameter("electrode_exponent", "1", "exponent", 1.5, 1.5, (-8.0, 25.0)),
+        Parameter("electrode_activation_energy", "eV", "plain", 0.0, 0.2, (-1.0, 2.0)),
+        Parameter("lead_resistance", "ohm", "log", ln(1e-9), 1.0, (-60.0, 20.0), free=False),
+        Parameter("lead_inductance", "H", "log", ln(1e-15), 1.0, (-60.0, 5.0), free=False),
+        Parameter("noise", "1", "log", ln(0.01), 1.5, (ln(1e-5), ln(0.5))),
+    ]
+    return {p.name: p for p in listed}
+
+
+class PelletFit:
+    """A series of spectra of one pellet and the posterior of its parameters.
+
+    measurements: with temperature and geometry, one for each temperature. polycrystal: the effective admittivity.
+    parameters: from `default_parameters`, changed as known. electrode: "blocking" (constant-phase tail) or "none".
+    grain_size [m]: where known the width is reported in metres too.
+    Raises InputError for spectra without temperature or geometry, and for different pellets.
+    """
+
+    def __init__(
+        self,
+        measurements: Sequence[Measurement],
+        polycrystal: PolycrystalModel,
+        parameters: Mapping[str, Parameter] | None = None,
+        *,
+        electrode: Literal["blocking", "none"] = "blocking",
+        grain_size: float | None = None,
+    ) -> None:
+        if not measurements:
+            raise InputError("measurements", 0, "give at least one spectrum")
+        for m in measurements:
+            if m.temperature is None or m.geometry is None:
+                missing = "temperature" if m.temperature is None else "geometry"
+                raise InputError(
+                    m.name, f"no {missing}", "a physics fit needs temperature and geometry of every spectrum"
+                )
+            if m.geometry != measurements[0].geometry:
+                raise InputError(
+                    m.name, m.geometry, "all spectra of a series are of one pellet: one geometry"
+                )
+        self.measurements = tuple(sorted(measurements, key=lambda m: m.temperature or 0.0))
+        self.polycrystal, self.electrode, self.grain_size = polycrystal, electrode, grain_size
+        self.temperatures = np.array([m.temperature for m in self.measurements], dtype=float)
+        self.reference_temperature = float(1 / np.mean(1 / self.temperatures))
+        first = self.measurements[0].geometry
+        assert first is not None
+        self.geometry = first
+        self.frequency = np.concatenate([m.frequency for m in self.measurements])
+        self.impedance = np.concatenate([m.impedance for m in self.measurements])
+        self._which = np.repeat(
+            np.arange(len(self.measurements)), [len(m.frequency) for m in self.measurements]
+        )
+        self._log_omega = np.log(2 * np.pi * self.frequency)
+        self._omega = 2 * np.pi * self.frequency
+        self._weight = 1 / np.abs(self.impedance)
+        self._inverse = (1 / self.temperatures - 1 / self.reference_temperature) / BOLTZMANN_EV
+        self.parameters = self._with_scale(dict(default_parameters()))
+        unknown = sorted(set(parameters or {}) - set(self.parameters))
+        if unknown:
+            raise InputError("parameters", unknown, f"parameters are: {', '.join(self.parameters)}")
+        self.parameters |= dict(parameters or {})
+        if electrode == "none":
+            for name in ("electrode_capacitance", "electrode_exponent", "electrode_activation_energy"):
+                self.parameters[name] = replace(self.parameters[name], free=False)
+        if len(set(self.temperatures.tolist())) == 1:
+            for name in (
+                "bulk_activation_energy",
+                "boundary_activation_energy",
+                "electrode_activation_energy",
+            ):
+                self.parameters[name] = replace(self.parameters[name], free=False)
+        width = self.parameters["width_over_grain_size"]
+        low, high = np.log(polycrystal.width_range)
+        self.parameters["width_over_grain_size"] = replace(
+            width, bounds=(max(width.bounds[0], float(low)), min(width.bounds[1], float(high)))
+        )
+        self.free = tuple(p for p in self.parameters.values() if p.free)
+        self._held = {p.name: float(p.value(p.mean)) for p in self.parameters.values() if not p.free}
+        self._mean = np.array([p.mean for p in self.free])
+        self._deviation = np.array([p.deviation for p in self.free])
+        self._low = np.array([p.bounds[0] for p in self.free])
+        self._high = np.array([p.bounds[1] for p in self.free])
+
+    def _with_scale(self, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+        """Conductivities and electrode centred on the data's order of magnitude, with priors that stay wide."""
+        total, _ = self._total_resistance()
+        sigma = self.geometry.cell_constant / np.exp(np.mean(np.log(total)))
+        parameters["bulk_conductivity"] = replace(
+            parameters["bulk_conductivity"], mean=float(np.log(2 * sigma))
+        )
+        width = np.exp(parameters["width_over_grain_size"].mean)
+        parameters["boundary_conductivity"] = replace(
+            parameters["boundary_conductivity"], mean=float(np.log(2 * sigma * width))
+        )
+        return parameters
+
+    def _total_resistance(self) -> tuple[Floats, Floats]:
+        """Resistance [ohm] (t,) where each spectrum comes closest to the real axis, and the tail's |Z''| there on."""
+        total, tail = [], []
+        for m in self.measurements:
+            z = m.impedance
+            # Below the fastest tenth, where the bulk arc itself may start on the axis.
+            slow = m.frequency < m.frequency[0] / 10
+            ratio = np.where(slow, -z.imag / z.real, np.inf)
+            k = int(np.argmin(ratio))
+            total.append(float(z.real[k]))
+            tail.append(float(max(-z.imag[-1], 1e-3 * z.real[k])))
+        return np.array(total), np.array(tail)
+
+    # ---- the model ------------------------------------------------------------------------------------------------
+    def values(self, coordinates: Floats) -> dict[str, float]:
+        """Every parameter's value, free and held, from the free ones' fit coordinates (n,)."""
+        known = dict(self._held)
+        for p, u in zip(self.free, np.asarray(coordinates, dtype=float).tolist(), strict=True):
+            known[p.name] = float(p.value(u))
+        return known
+
+    def conductivities(
+        self, values: Mapping[str, float], inverse: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """σ_b and σ_gb [S/m] at the temperatures of the series (t,), or at `inverse` = (1/T − 1/T_ref)/k [1/eV]."""
+        x = self._inverse if inverse is None else inverse
+        ratio = self.reference_temperature * x * BOLTZMANN_EV + 1.0
+        return (
+            values["bulk_conductivity"] * ratio * np.exp(-values["bulk_activation_energy"] * x),
+            values["boundary_conductivity"] * ratio * np.exp(-values["boundary_activation_energy"] * x),
+        )
+
+    def total_conductivity(self, values: Mapping[str, float]) -> Floats:
+        """σ_t [S/m] of the polycrystal at zero frequency and the temperatures of the series (t,)."""
+        bulk, boundary = self.conductivities(values)
+        width, blocked = values["width_over_grain_size"], BLOCKED * bulk
+        effective = self.polycrystal.effective_admittivity(
+            bulk,
+            {OPEN: width * (1 / boundary - 1 / bulk), BLOCKING: width * (1 / blocked - 1 / bulk)},
+            {OPEN: width * (boundary - bulk), BLOCKING: width * (blocked - bulk)},
+            1.0,
+            values["blocking_fraction"],
+        )
+        return np.asarray(effective.real)
+
+    def model(self, values: Mapping[str, float]) -> Complexes:
+        """Impedance [ohm] at every measured frequency of every temperature (m,)."""
+        bulk, boundary = (s[self._which] for s in self.conductivities(values))
+        return self._spectrum(values, bulk, boundary, self._log_omega, self._inverse[self._which])
+
+    def spectrum(self, values: Mapping[str, float], temperature: float, frequency: Floats) -> Complexes:
+        """Impedance [ohm] at one temperature [K] and any frequencies [Hz] (m,)."""
+        x = np.array([(1 / temperature - 1 / self.reference_temperature) / BOLTZMANN_EV])
+        bulk, boundary = self.conductivities(values, x)
+        return self._spectrum(
+            values, bulk, boundary, np.log(2 * np.pi * np.asarray(frequency, dtype=float)), x
+        )
+
+    def _spectrum(
+        self, values: Mapping[str, float], bulk: Floats, boundary: Floats, log_omega: Floats, inverse: Floats
+    ) -> Complexes:
+        phase = 0.5j * np.pi
+        permittivity = VACUUM_PERMITTIVITY * values["permittivity"]
+        of_boundary = permittivity * values["permittivity_ratio"]
+        n, m = values["bulk_exponent"], values["boundary_exponent"]
+        grain = bulk * (1 + np.exp(n * (phase + log_omega + np.log(permittivity / bulk))))
+        displaced = boundary * np.exp(m * (phase + log_omega + np.log(of_boundary / boundary)))
+        open_layer, blocked = boundary + displaced, BLOCKED * bulk + displaced
+        width = values["width_over_grain_size"]
+        effective = self.polycrystal.effective_admittivity(
+            grain,
+            {OPEN: width * (1 / open_layer - 1 / grain), BLOCKING: width * (1 / blocked - 1 / grain)},
+            {OPEN: width * (open_layer - grain), BLOCKING: width * (blocked - grain)},
+            1.0,
+            values["blocking_fraction"],
+        )
+        z = self.geometry.cell_constant / effective
+        if self.electrode == "blocking":
+            capacitance = values["electrode_capacitance"] * np.exp(
+                -values["electrode_activation_energy"] * inverse
+            )
+            z = z + np.exp(-values["electrode_exponent"] * (phase + log_omega)) / (
+                capacitance * self.geometry.area
+            )
+        z = z + values["lead_resistance"] + 1j * values["lead_inductance"] * np.exp(log_omega)
+        return np.asarray(z)
+
+    # ---- likelihood -----------------------------------------------------------------------------------------------
+    def misfit(self, values: Mapping[str, float]) -> Floats:
+        """(model − measured)/|measured|, real and imaginary parts (2 m,)."""
+        difference = (self.model(values) - self.impedance) * self._weight
+        return np.concatenate([difference.real, difference.imag])
+
+    def log_likelihood(self, coordinates: Floats) -> float:
+        """Gaussian, relative error `noise` of |Z| in each part; −inf for parameters no pellet can have."""
+        values = self.values(coordinates)
+        try:
+            with np.errstate(all="ignore"):
+                r = self.misfit(values)
+        except InputError:
+            return -np.inf
+        cost = float(r @ r) / values["noise"] ** 2
+        total = -0.5 * cost - len(r) * np.log(values["noise"]) - 0.5 * len(r) * np.log(2 * np.pi)
+        return float(total + 2 * np.log(self._weight).sum()) if np.isfinite(total) else -np.inf
+
+    def log_prior(self, coordinates: Floats) -> float:
+        """Normal priors within hard bounds."""
+        u = np.asarray(coordinates, dtype=float)
+        if np.any(u < self._low) or np.any(u > self._high):
+            return -np.inf
+        z = (u - self._mean) / self._deviation
+        return float(-0.5 * z @ z - np.log(self._deviation).sum() - 0.5 * len(u) * np.log(2 * np.pi))
+
+    def log_posterior(self, coordinates: Floats) -> float:
+        """Not normalised."""
+        prior = self.log_prior(coordinates)
+        return prior + self.log_likelihood(coordinates) if np.isfinite(prior) else -np.inf
+
+    # ---- most probable parameters -----------------------------------------------------------------------------------
+    def most_probable(self, starts: int = 8, seed: int = 0) -> MostProbable:
+        """Maximum of the posterior by least squares from several starts; ConvergenceError where none converges."""
+        rng = np.random.default_rng(seed)
+        best: tuple[float, Floats] | None = None
+        for start in self._starts(starts, rng):
+            found = self._descend(start)
+            if found is not None and (best is None or found[0] > best[0]):
+                best = found
+        if best is None:
+            raise ConvergenceError(
+                "no start of the fit converged; check geometry and units, or give priors nearer to the data",
+                at=f"{starts} starts",
+            )
+        return self._described(best[1])
+
+    def _starts(self, count: int, rng: np.random.Generator) -> list[Floats]:
+        total, tail = self._total_resistance()
+        sigma = self.geometry.cell_constant / total
+        slope = 0.4
+        if len(set(self.temperatures.tolist())) > 1:
+            slope = float(-np.polyfit(self._inverse, np.log(sigma * self.temperatures), 1)[0])
+        middle = int(np.argmin(np.abs(self._inverse)))
+        m = self.measurements[middle]
+        omega = 2 * np.pi * m.frequency
+        # C of the fastest points: −Z'' → 1/(ωC).
+        fast = (
+            self.geometry.cell_constant
+            * np.median((1 / m.impedance).imag[:4] / omega[:4])
+            / VACUUM_PERMITTIVITY
+        )
+        starts = []
+        for k in range(count):
+            share = (0.5, 0.15, 0.85, 0.05)[k % 4]
+            width = self._mean_of("width_over_grain_size") + rng.normal(0.0, 1.0) * (k >= 4)
+            guess = {
+                "bulk_conductivity": np.log(sigma[middle] / share),
+                "bulk_activation_energy": slope,
+                "boundary_conductivity": np.log(sigma[middle] / (1 - share)) + width,
+                "boundary_activation_energy": slope,
+                "width_over_grain_size": width,
+                "permittivity": np.log(max(fast, 2.0)),
+                "electrode_capacitance": -np.log(tail[middle] * self.geometry.area * omega[-1] ** 0.8),
+                "noise": np.log(0.03),
+            }
+            start = np.array([guess.get(p.name, p.mean) for p in self.free], dtype=float)
+            starts.append(np.clip(start, self._low + 1e-6, self._high - 1e-6))
+        return starts
+
+    def _mean_of(self, name: str) -> float:
+        return self.parameters[name].mean
+
+    def _descend(self, start: Floats, rounds: int = 4) -> tuple[float, Floats] | None:
+        """Least squares in all but the noise, which follows from the misfit, in turn."""
+        at = next((j for j, p in enumerate(self.free) if p.name == "noise"), None)
+        moving = np.array([j for j in range(len(self.free)) if j != at])
+        u = start.copy()
+
+        def residual(x: Floats) -> Floats:
+            full = u.copy()
+            full[moving] = x
+            values = self.values(full)
+            with np.errstate(all="ignore"):
+                r = self.misfit(values) / values["noise"]
+            prior = (x - self._mean[moving]) / self._deviation[moving]
+            joined = np.concatenate([r, prior])
+            return np.asarray(np.nan_to_num(joined, nan=1e6, posinf=1e6, neginf=-1e6), dtype=float)
+
+        for turn in range(rounds):
+            try:
+                found = least_squares(
+                    residual,
+                    u[moving],
+                    bounds=(self._low[moving], self._high[moving]),
+                    x_scale=self._deviation[moving],
+                    max_nfev=60 if turn < rounds - 1 else 200,
+                )
+            except InputError:
+                return None
+            u[moving] = found.x
+            if at is None:
+                break
+            r = self.misfit(self.values(u))
+            before = u[at]
+            u[at] = self._noise_for(float(r @ r), len(r), at)
+            if abs(u[at] - before) < 1e-3:
+                break
+        value = self.log_posterior(u)
+        return (value, u) if np.isfinite(value) else None
+
+    def _noise_for(self, square: float, count: int, at: int) -> float:
+        """Most probable ln(noise) for a sum of squared misfits under its prior: a scalar Newton iteration."""
+        s = 0.5 * np.log(max(square, 1e-300) / count)
+        for _ in range(50):
+            pull = (s - self._mean[at]) / self._deviation[at] ** 2
+            weight = square * np.exp(-2 * s)
+            step = (weight - count - pull) / (2 * weight + 1 / self._deviation[at] ** 2)
+            s += float(np.clip(step, -1.0, 1.0))
+            if abs(step) < 1e-10:
+                break
+        return float(np.clip(s, self._low[at] + 1e-9, self._high[at] - 1e-9))
+
+    def _described(self, u: Floats) -> MostProbable:
+        jacobian = self.jacobian(u)
+        noise = self.values(u)["noise"]
+        information = jacobian.T @ jacobian / noise**2
+        at = [j for j, p in enumerate(self.free) if p.name == "noise"]
+        for j in at:
+            information[j, :] = information[:, j] = 0.0
+            information[j, j] = 2.0 * len(jacobian)
+        covariance = np.asarray(np.linalg.inv(information + np.diag(1 / self._deviation**2)), dtype=float)
+        return MostProbable(self, u, self.log_posterior(u), information, covariance)
+
+    def jacobian(self, coordinates: Floats, step: float = 1e-4) -> Floats:
+        """d misfit/d coordinates (2 m, n) by central differences; the noise's column is zero."""
+        u = np.asarray(coordinates, dtype=float)
+        columns = []
+        for j, p in enumerate(self.free):
+            if p.name == "noise":
+                columns.append(np.zeros(2 * len(self.frequency)))
+                continue
+            h = step * p.deviation
+            up, down = u.copy(), u.copy()
+            up[j], down[j] = min(u[j] + h, self._high[j]), max(u[j] - h, self._low[j])
+            columns.append(
+                (self.misfit(self.values(up)) - self.misfit(self.values(down))) / (up[j] - down[j])
+            )
+        return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """A combination of parameters and how much the data narrow it.
+
+    weights: by parameter, of the coordinates over their prior deviations, unit length. narrowing: posterior over prior
+    deviation along it; verdict: "data", "both" or "prior".
+    """
+
+    weights: dict[str, float]
+    narrowing: float
+
+    @property
+    def verdict(self) -> Literal["data", "both", "prior"]:
+        """Who decides this combination."""
+        return verdict(self.narrowing)
+
+    def in_words(self, least: float = 0.25) -> str:
+        """The larger weights, such as "0.71 ln(boundary_conductivity) − 0.70 ln(width_over_grain_size)"."""
+        big = sorted(self.weights.items(), key=lambda w: -abs(w[1]))
+        parts = [(n, w) for n, w in big if abs(w) >= least] or big[:1]
+        text = " ".join(f"{'−' if w < 0 else '+'} {abs(w):.2f} {n}" for n, w in parts)
+        return text.removeprefix("+ ")
+
+
+def verdict(narrowing: float) -> Literal["data", "both", "prior"]:
+    """ "data" below a third of the prior's width, "prior" above 0.8 of it."""
+    return "data" if narrowing < DATA_BELOW else "prior" if narrowing > PRIOR_ABOVE else "both"
+
+
+@dataclass(frozen=True, eq=False)
+class MostProbable:
+    """The most probable parameters and the local shape of the posterior.
+
+    coordinates (n,); information (n, n): Fisher information of the data; covariance (n, n): of the normal
+    approximation to the posterior, prior included.
+    """
+
+    fit: PelletFit
+    coordinates: Floats
+    log_posterior: float
+    information: Floats
+    covariance: Floats
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Every parameter's value."""
+        return self.fit.values(self.coordinates)
+
+    @property
+    def deviations(self) -> dict[str, float]:
+        """Standard deviation of every free parameter in its fit coordinate."""
+        return dict(
+            zip((p.name for p in self.fit.free), np.sqrt(np.diag(self.covariance)).tolist(), strict=True)
+        )
+
+    def interval(self, name: str, level: float = 1.959964) -> tuple[float, float]:
+        """95 % interval of a parameter from the normal approximation, in its own unit."""
+        j = [p.name for p in self.fit.free].index(name)
+        p, half = self.fit.free[j], level * np.sqrt(self.covariance[j, j])
+        low, high = self.coordinates[j] - half, self.coordinates[j] + half
+        return float(p.value(max(low, p.bounds[0]))), float(p.value(min(high, p.bounds[1])))
+
+    def combinations(self) -> list[Combination]:
+        """Eigenvectors of the Fisher information in units of the priors, best determined first.
+
+        With eigenvalue q of the information (in prior deviations) the posterior is 1/√(1 + q) of the prior's width.
+        """
+        scale = np.array([p.deviation for p in self.fit.free])
+        values, vectors = np.linalg.eigh(scale[:, None] * self.information * scale)
+        names = [p.name for p in self.fit.free]
+        found = []
+        for q, v in zip(values[::-1], vectors.T[::-1], strict=True):
+            sign = 1.0 if v[np.abs(v).argmax()] > 0 else -1.0
+            weights = dict(zip(names, (sign * v).tolist(), strict=True))
+            found.append(Combination(weights, float(1 / np.sqrt(1 + max(q, 0.0)))))
+        return found
