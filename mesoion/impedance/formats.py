@@ -21,11 +21,11 @@ from mesoion.impedance.tables import (
     is_row,
     label_cells,
     match_table,
+    next_table,
     parse_number,
     read_rows,
     row_splits,
     split,
-    table_begins,
     table_below,
 )
 from mesoion.units import parse_quantity
@@ -279,9 +279,8 @@ def _plain(file: TextFile, kind: str, *, defined_sign: bool) -> list[Block]:
         facts, notes = header_facts(file.lines[above : layout.header])
         rows = read_rows(file, layout)
         blocks.append(Block(file, kind, rows, defined_sign, stated=tuple(facts), notes=tuple(notes)))
-        if rows.end >= len(file.lines) or not table_begins(file, rows.end):
-            return blocks
-        following = table_below(file, rows.end)
+        header = None if rows.end >= len(file.lines) else next_table(file, rows.end)
+        following = None if header is None else table_below(file, header)
         if following is None:
             return blocks
         check_columns(file, following)
@@ -321,11 +320,18 @@ def _unlabelled(file: TextFile) -> Block:
         )
     above = next((i for i in range(first - 1, -1, -1) if file.lines[i].strip()), None)
     widths = {len(cells) for _, cells in row_splits(file.lines[first])}
-    if above is not None and any(len(w) in widths and len(w) >= 3 for w in label_cells(file.lines[above])):
-        labels = _labels_of(file, above)
-        layout = Layout(above, first, "\t", 0, labels)
-        if not layout.complete:
-            check_columns(file, layout)
+    for labels in label_cells(file.lines[above]) if above is not None else ():
+        try:
+            named = match_labels(labels)
+        except LabelError as error:
+            raise file.error(above, f"a unit that cannot be used: {error}", "correct the label") from None
+        if len(labels) in widths and len(labels) >= 3:
+            check_columns(file, Layout(above, first, "\t", 0, named))
+        elif len(named) >= 2:
+            fault = f"{len(labels)} labels stand above rows of {min(widths, default=1)} columns"
+            raise file.error(
+                above, fault, "complete the labels or the rows, and separate both in the same way"
+            )
     columns = {
         0: Column("frequency", "column 1"),
         1: Column("real", "column 2"),

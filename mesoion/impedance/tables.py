@@ -270,10 +270,10 @@ def check_columns(file: TextFile, layout: Layout) -> None:
     raise file.error(layout.header, fault, remedy)
 
 
-def read_rows(file: TextFile, layout: Layout, stop: int | None = None, *, more: bool = False) -> Rows:
+def read_rows(file: TextFile, layout: Layout, stop: int | None = None) -> Rows:
     """All rows of a table, to line `stop` (index, excluded) or to the first line that begins something else.
 
-    With `more`, the table ends where a line is no row; otherwise only blank lines and comments may stand in it.
+    Only blank lines and comments may stand in a table.
     Raises MeasuredFileError for a short row, a cell that is no number, nan, and mixed decimal signs.
     """
     end = len(file.lines) if stop is None else stop
@@ -287,9 +287,7 @@ def read_rows(file: TextFile, layout: Layout, stop: int | None = None, *, more: 
         if not text.strip() or text.lstrip().startswith(("#", "%", "//")):
             continue
         raw = split(text.strip(" \r"), layout.separator)
-        if more and not is_row(text) and not (raw and parse_number(raw[0]) is not None):
-            break
-        if table_begins(file, index):
+        if next_table(file, index) is not None:
             break
         cells = raw if layout.separator == " " else [*_trimmed(raw)]
         if len(cells) < layout.width and (len(raw) < layout.width or max(needed) >= len(cells)):
@@ -337,9 +335,17 @@ def _label_count(file: TextFile, layout: Layout) -> int:
     return max((len(w) for w in label_cells(file.lines[layout.header])), default=0)
 
 
-def table_begins(file: TextFile, index: int) -> bool:
-    """Whether line `index` holds the labels of another complete table."""
-    if not re.search(r"[A-Za-z]{2}|[fzZ]['\"]?", file.lines[index]) or is_row(file.lines[index]):
-        return False
-    below = table_below(file, index)
-    return below is not None and below.complete
+def next_table(file: TextFile, index: int) -> int | None:
+    """Index of the labels of the complete table that line `index` announces: its labels, or text above them."""
+    for header in range(index, min(index + 60, len(file.lines))):
+        text = file.lines[header]
+        if not text.strip():
+            continue
+        if is_row(text):
+            return None
+        if not re.search(r"[A-Za-z]{2}|[fzZ]['\"]?", text):
+            return None
+        below = table_below(file, header)
+        if below is not None and below.complete:
+            return header
+    return None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from mesoion.errors import InputError, MeasuredFileError
 from mesoion.impedance.measurement import Measurement
 from mesoion.impedance.readers import read_batch, read_measurements
 
@@ -38,10 +39,9 @@ def mpt(f=F, z=Z, cycles: int = 1, comma: bool = False, new: bool = True, rest: 
     ]
     for cycle in range(1, cycles + 1):
         for _ in range(rest):
-            lines.append("\t".join(["0.0000000E+000"] * 7 + [f"{cycle}.0E+000", "41", ""]))
+            lines.append("\t".join(["0.0000000E+00"] * 7 + [f"{cycle}.0E+00", "41", ""]))
         lines += rows(
-            "{f:.7E}\t{re:.7E}\t{nim:.7E}\t{mod:.7E}\t{deg:.7E}\t1.5E+000\t2.0E-003\t"
-            + f"{cycle}.0E+000\t41\t",
+            "{f:.7E}\t{re:.7E}\t{nim:.7E}\t{mod:.7E}\t{deg:.7E}\t1.5E+00\t2.0E-03\t" + f"{cycle}.0E+00\t41\t",
             f,
             z,
         )
@@ -103,14 +103,14 @@ def csv(
     return "\n".join([head, *rows(form, f, z)]) + "\n"
 
 
-def read(folder: Path, text: str | bytes, name: str = "pellet.txt", **options) -> list[Measurement]:
-    path = folder / name
+def read(folder: Path, text: str | bytes, file: str = "pellet.txt", **options) -> list[Measurement]:
+    path = folder / file
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_measurements(path, **options)
 
 
-def one(folder: Path, text: str | bytes, name: str = "pellet.txt", **options) -> Measurement:
-    measurements = read(folder, text, name, **options)
+def one(folder: Path, text: str | bytes, file: str = "pellet.txt", **options) -> Measurement:
+    measurements = read(folder, text, file, **options)
     assert len(measurements) == 1
     return measurements[0]
 
@@ -208,3 +208,200 @@ def test_the_measured_batch_is_read_whole_with_temperatures_and_amplitudes() -> 
     )
     assert [p.path.name for p in batch.problems] == ["LICENSE.EISFitpython.txt"]
     assert [p.name for p in batch.ignored] == ["README.md"]
+
+
+def test_what_was_matched_and_assumed_is_said(tmp_path: Path) -> None:
+    m = one(tmp_path, csv("f,Z',Z''", "{f:.9g},{re:.9g},{nim:.9g}"), "a.csv")
+    assert m.source.endswith(
+        """a.csv: text, labels on line 1: 'f' as f, "Z'" as Z', "Z''" as Z''; comma separated; utf-8"""
+    )
+    assert "'f' states no unit: taken as Hz" in m.notes
+    assert (
+        """sign: "Z''" holds -Z'', as the data say: 100% of 25 points capacitive so, turned round"""
+        in m.notes
+    )
+    assert "no temperature known" in m.notes
+    assert "no geometry: thickness and diameter or area not known" in m.notes
+    m = one(tmp_path, mpt(comma=True), "a.mpt")
+    assert ": EC-Lab text (BioLogic), labels on line 10: " in m.source
+    assert "decimal commas" in m.source
+    assert "sign: '-Im(Z)/Ohm' holds -Z'' by its label; 100% of 25 points capacitive" in m.notes
+    m = one(tmp_path, "\n".join(rows("{f:.9g} {re:.9g} {im:.9g}")))
+    assert "no labels: three columns taken as f / Hz, Z' / ohm and Z'' / ohm" in m.notes
+    assert "rising frequencies, turned round" in one(tmp_path, FORMS["rising"][1]).notes
+
+
+def test_ec_lab_loops_are_kept_apart_and_rests_left_out(tmp_path: Path) -> None:
+    loops = read(tmp_path, mpt(cycles=3, rest=2), "loops.mpt")
+    assert [m.name for m in loops] == ["loops cycle 1", "loops cycle 2", "loops cycle 3"]
+    for m in loops:
+        assert_allclose(m.impedance, Z, rtol=2e-6, atol=0)
+        assert "6 rows at frequency 0 (rest before a sweep) left out" in m.notes
+        assert "3 sweeps in the file, kept apart" in m.notes
+    assert loops[1].source.endswith("; lines 40 to 64")
+
+
+def test_the_amplitude_of_ec_lab_is_a_peak_and_that_of_gamry_rms(tmp_path: Path) -> None:
+    assert_allclose(one(tmp_path, mpt(), "a.mpt").amplitude, 10e-3 / np.sqrt(2), rtol=1e-12, atol=0)
+    assert_allclose(one(tmp_path, gamry(), "a.DTA").amplitude, 10e-3, rtol=1e-12, atol=0)
+
+
+def test_repeated_and_returning_sweeps_are_kept_apart(tmp_path: Path) -> None:
+    again = csv(f=np.r_[F, F, F[:9]], z=np.r_[Z, 1.01 * Z, 1.02 * Z[:9]])
+    first, second, third = read(tmp_path, again, "a.csv")
+    assert [first.name, second.name, third.name] == ["a sweep 1", "a sweep 2", "a sweep 3"]
+    assert_allclose(second.impedance, 1.01 * Z, rtol=1e-8, atol=0)
+    assert_allclose(third.frequency, F[:9], rtol=1e-8, atol=0)
+    down, up = read(tmp_path, csv(f=np.r_[F, F[-2::-1]], z=np.r_[Z, 1.1 * Z[-2::-1]]), "a.csv")
+    assert_allclose(up.impedance, 1.1 * Z[:-1], rtol=1e-8, atol=0)
+    assert "rising frequencies, turned round" in up.notes
+    assert "rising frequencies, turned round" not in down.notes
+
+
+def test_two_tables_with_labels_of_their_own_are_two_measurements(tmp_path: Path) -> None:
+    text = "temperature: 30 °C\n" + csv() + "\ntemperature: 40 °C\n" + csv(z=0.5 * Z)
+    first, second = read(tmp_path, text, "a.csv")
+    assert (first.temperature, second.temperature) == (pytest.approx(303.15), pytest.approx(313.15))
+    assert_allclose(second.impedance, 0.5 * Z, rtol=1e-8, atol=0)
+    curves = gamry() + gamry(z=2 * Z)[gamry().index("ZCURVE") :].replace("ZCURVE", "ZCURVE2")
+    assert len(read(tmp_path, curves, "a.DTA")) == 2
+
+
+def test_temperature_columns_give_each_sweep_its_temperature(tmp_path: Path) -> None:
+    head, form = (
+        " Freq. [Hz]\t Temp. [°C]\t Zs' [Ohms]\t Zs'' [Ohms]",
+        "{{f:.5e}}\t{t}\t{{re:.6e}}\t{{im:.6e}}",
+    )
+    parts = [rows(form.format(t=t), F, Z / k) for k, t in enumerate((25.0, 50.0), 1)]
+    first, second = read(tmp_path, "\n".join([head, *parts[0], *parts[1]]))
+    assert (first.temperature, second.temperature) == (pytest.approx(298.15), pytest.approx(323.15))
+    assert one(tmp_path, gamry(temperature=31.5), "a.DTA").temperature == pytest.approx(304.65)
+    # No sensor is connected.
+    assert one(tmp_path, gamry(temperature=-327.67), "a.DTA").temperature is None
+
+
+def test_phases_in_degrees_radians_and_neither(tmp_path: Path) -> None:
+    pairs = [(f, abs(z), np.angle(z)) for f, z in zip(F, Z, strict=True)]
+    radians = "\n".join(f"{f},{m!r},{p}" for f, m, p in ((f, float(m), p) for f, m, p in pairs))
+    degrees = "\n".join(f"{f},{float(m)!r},{np.rad2deg(p)}" for f, m, p in pairs)
+    for text in ("f/Hz,|Z|/ohm,phase/rad\n" + radians, "f/Hz,|Z|/ohm,phase\n" + degrees):
+        assert_allclose(one(tmp_path, text).impedance, Z, rtol=1e-9, atol=0)
+    with pytest.raises(MeasuredFileError, match="degrees or radians"):
+        read(tmp_path, "f/Hz,|Z|/ohm,phase\n" + radians)
+    with pytest.raises(MeasuredFileError, match="check the unit of the phase"):
+        read(tmp_path, "f/Hz,|Z|/ohm,phase/rad\n" + degrees)
+
+
+def test_columns_and_sign_can_be_told(tmp_path: Path) -> None:
+    table = "pellet 7\n" + "\n".join(rows("{k}\t{f:.9g}\t{re:.9g}\t{nim:.9g}\t-1", F / 1e3, Z))
+    with pytest.raises(MeasuredFileError, match="no labels"):
+        read(tmp_path, table)
+    m = one(tmp_path, table, columns=["", "f / kHz", "Z' / ohm", "-Z'' / ohm"])
+    assert_allclose(m.impedance, Z, rtol=1e-8, atol=0)
+    assert_allclose(m.frequency, F, rtol=1e-8, atol=0)
+    assert "columns as named" in m.notes
+    with pytest.raises(InputError, match="name a frequency and an impedance"):
+        read(tmp_path, table, columns=["", "f / kHz", "Z' / ohm"])
+    with pytest.raises(InputError, match="Hz, kHz, MHz"):
+        read(tmp_path, table, columns=["", "f / ohm", "Z' / ohm", "-Z'' / ohm"])
+    inductor = 5.0 + 2j * np.pi * F * 1e-6
+    with pytest.raises(MeasuredFileError, match="the sign is wrong"):
+        read(tmp_path, csv(z=inductor), "a.csv")
+    assert_allclose(
+        one(tmp_path, csv(z=inductor), "a.csv", sign="-Z''").impedance, inductor, rtol=1e-8, atol=0
+    )
+    mislabelled = csv(form="{f:.9g},{re:.9g},{im:.9g}")
+    with pytest.raises(MeasuredFileError, match=r"""a\.csv:1: .*the sign is wrong; give sign = "Z''","""):
+        read(tmp_path, mislabelled, "a.csv")
+    assert_allclose(one(tmp_path, mislabelled, "a.csv", sign="Z''").impedance, Z, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "celsius"),
+    [
+        ("s04147_140C", 140.0),
+        ("LLZO_25degC", 25.0),
+        ("pellet 60 °C", 60.0),
+        ("LLZO-25C", 25.0),
+        ("LLZO_-20C", -20.0),
+        ("a_m20C", -20.0),
+        ("T=22.5C", 22.5),
+        ("22p5C_run2", 22.5),
+        ("298K", 24.85),
+        ("x_298.15K_y", 25.0),
+        ("s04147-140deg", 140.0),
+        ("EIS_PEIS_C01", None),
+        ("10kHz", None),
+        ("cell10C3", None),
+        ("10K_resistor", None),
+        ("LLZO_1100C_25C", None),
+    ],
+)
+def test_a_temperature_in_a_name(tmp_path: Path, name: str, celsius: float | None) -> None:
+    m = one(tmp_path, csv(), f"{name}.csv")
+    if celsius is None:
+        assert m.temperature is None
+        return
+    assert m.temperature == pytest.approx(celsius + 273.15)
+    assert any("from the file's name" in note for note in m.notes)
+
+
+def test_options_come_before_the_sidecar_and_that_before_the_header_and_the_name(tmp_path: Path) -> None:
+    (tmp_path / "a_50C.toml").write_text(
+        'thickness = "2 mm"\ndiameter = "10 mm"\nmass = "0.5 g"\namplitude = "20 mV"\n'
+    )
+    text = "Temperature: 40 °C, thickness: 1 mm\n" + csv()
+    m = one(tmp_path, text, "a_50C.csv", area="0.5 cm^2")
+    assert m.geometry is not None
+    assert (m.geometry.thickness, m.geometry.area) == (pytest.approx(2e-3), pytest.approx(5e-5))
+    assert m.geometry.mass == pytest.approx(5e-4)
+    assert m.amplitude == pytest.approx(0.02)
+    assert m.temperature == pytest.approx(313.15)
+    assert "thickness, diameter, mass, amplitude from a_50C.toml" in m.notes
+    assert any("says 323.15 K" in note for note in m.notes)
+    m = one(tmp_path, text, "a_50C.csv", temperature="35 C", thickness=1.5e-3)
+    assert (m.temperature, m.geometry.thickness) == (pytest.approx(308.15), 1.5e-3)
+    assert one(tmp_path, text, "b.csv").geometry is None
+    m = one(tmp_path, text, "b.csv", diameter="10 mm", name="pellet 7")
+    assert m.name == "pellet 7"
+    assert m.geometry.thickness == pytest.approx(1e-3)
+    assert "thickness from the file: thickness: 1 mm" in m.notes
+
+
+def test_an_area_of_the_file_is_used_unless_it_is_the_programs_default(tmp_path: Path) -> None:
+    m = one(tmp_path, gamry(), "a.DTA", thickness="1 mm")
+    assert m.geometry.area == pytest.approx(5.02655e-5)
+    m = one(tmp_path, gamry().replace("5.02655E-001", "1.00000E+000"), "a.DTA", thickness="1 mm")
+    assert m.geometry is None
+    assert any("the program's default, not used" in note for note in m.notes)
+    m = one(tmp_path, mpt(), "a.mpt", thickness="1 mm")
+    assert m.geometry is None
+
+
+def test_a_study_beside_the_file_is_no_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('kind = "pellet"\ntitle = "x"\n')
+    assert any("is a study" in note for note in one(tmp_path, csv(), "a.csv").notes)
+
+
+def test_a_batch_goes_on_past_its_bad_files_and_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for name, text in {
+        "llzo_140C.csv": csv(),
+        "llzo_40C.csv": csv(z=3 * Z),
+        "llzo_40C.txt": windeta(z=3 * Z),
+        "broken.csv": "f,Z',Z''\n1,2\n",
+        "empty.mpt": "",
+        "notes.docx": "x",
+        "x/llzo_40C.csv": csv(z=4 * Z),
+    }.items():
+        (tmp_path / name).write_text(text)
+    batch = read_batch([tmp_path, tmp_path / "x", tmp_path / "gone.csv"], thickness="1 mm", diameter="1 cm")
+    names = [m.name for m in batch.measurements]
+    assert names == [f"{tmp_path.name}/llzo_40C.csv", "llzo_40C.txt", "llzo_140C", "x/llzo_40C.csv"]
+    assert {p.path.name for p in batch.problems} == {"broken.csv", "empty.mpt", "gone.csv"}
+    assert all(str(p.path) in str(p.error) for p in batch.problems)
+    assert [p.name for p in batch.ignored] == ["notes.docx"]
+    assert all(m.geometry is not None for m in batch.measurements)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="no measured files"):
+        read_batch(tmp_path / "none")
