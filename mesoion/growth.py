@@ -4,9 +4,11 @@
     R = (a i₀/e) 2 sinh[e(eta − eta_c)/2kT] · (1 − s while it plates, s while it dissolves),   i₀ = kT/(e R_ct)
 
 s is the filled share of the volume f that a boundary layer or pore leaves free, n_m the atoms per volume of metal, a
-the contact area per volume. R is a sink in the balances of Li⁺ and electrons, solved with them and with s by implicit
-Euler steps; the field s then moves by FiPy terms with that same R, so lithium and charge are conserved to rounding.
-Filled cells conduct electrons as metal does: the deposit is a piece of its electrode from then on.
+the area per volume on which metal meets the solid: the walls of the layer where it nucleates, and the faces of cells
+that are full, so that a tip advances by i/(e f n_m s_c) on any mesh. R is a sink in the balances of Li⁺ and electrons,
+solved with them and with s by implicit Euler steps; the field s then moves by FiPy terms with that same R, so lithium
+and charge are conserved to rounding. Filled cells conduct electrons as metal does: the deposit is a piece of its
+electrode from then on.
 """
 
 from __future__ import annotations
@@ -56,11 +58,11 @@ class Deposit:
     free_volume: share of the volume of each region that metal may fill (pores, excess volume of the boundary); regions
     not named, the grain among them, take none. nucleation_overpotential [V], by region: where metal appears without
     metal beside it, 2γV_m/(F r) for example; regions not named never nucleate. growth_overpotential [V]: of a deposit
-    that spreads to the next cell. charge_transfer_resistance [Ω m²]: of Li⁺ + e⁻ → Li inside. contact_area [1/m]:
-    per volume, by default two faces of the layer. metal_conductivity [S/m]: of electrons in filled cells; it stands
-    for a metal as soon as it exceeds the solid's by far, and more only costs digits. percolation_threshold: filling
-    above which the metal of a cell is in one piece: it touches the next cell and conducts as ((s − s_c)/(1 − s_c))².
-    diffusivity [m²/s]: of the deposit along its layer.
+    that spreads to the next cell. charge_transfer_resistance [Ω m²]: of Li⁺ + e⁻ → Li inside. contact_area [1/m]: of
+    the walls per volume of layer, by default both of them. metal_conductivity [S/m]: of electrons in filled cells; it
+    stands for a metal as soon as it exceeds the solid's by far, and more only costs digits. percolation_threshold s_c:
+    filling above which the metal of a cell is in one piece: the cell is full in what follows, touches the next one and
+    conducts as ((s − s_c)/(1 − s_c))². diffusivity [m²/s]: of the deposit along its layer.
     """
 
     free_volume: Mapping[str, float]
@@ -70,7 +72,7 @@ class Deposit:
     contact_area: float | None = None
     metal_conductivity: float = 10.0
     percolation_threshold: float = 0.3
-    diffusivity: float = 1e-18
+    diffusivity: float = 0.0
 
     def __post_init__(self) -> None:
         for name, share in self.free_volume.items():
@@ -96,10 +98,10 @@ class Growth:
     """What grew. Arrays over the k recorded times, the start first.
 
     time (k,) [s]; filling (k, n): s of every cell; deposited (k,): Li atoms in metal [1, 1/m, 1/m² in 3D, 2D, 1D];
-    voltage (k,) [V] and overpotential (k,) [V], the largest where metal has room. connected_at [s]: when filled cells first
-    joined both electrodes, None where they did not. first_metal: cells that held metal first. lithium_error,
-    charge_error: largest imbalance of a step's sum, relative to the lithium and the charge that have passed. steps:
-    accepted ones. note: why it ended.
+    voltage (k,) [V] and overpotential (k,) [V], the largest where metal has room. connected_at [s]: when filled
+    cells first joined both electrodes, None where they did not. first_metal: cells that held metal first.
+    lithium_error, charge_error: largest imbalance so far, relative to the lithium and the charge that have passed.
+    steps: accepted ones. note: why it ended.
     """
 
     mesh: CellMesh
@@ -180,7 +182,7 @@ def grow(
             break
         if t >= t_end * (1.0 - 1e-12):
             break
-        h *= min(3.0, max(0.5, 0.8 * largest_filling / max(change, 1e-12)))
+        h = min(h * min(3.0, max(0.5, 0.8 * largest_filling / max(change, 1e-12))), run.until_full(h))
     else:
         note = f"{max_steps} steps were not enough"
     picked = _evenly(np.array([k[2] for k in kept]), pictures)
@@ -235,17 +237,18 @@ class _Run:
             mesh.region
         ]
         widths = np.array([phases[name].width or np.inf for name in names])[mesh.region]
-        area = 2.0 / widths if deposit.contact_area is None else np.full(n, deposit.contact_area)
         self.free, self.barrier = free, np.where(free > 0.0, barrier, np.inf)
-        thermal = d.thermal_voltage
-        exchange = thermal / deposit.charge_transfer_resistance / ELEMENTARY_CHARGE
+        self.walls = 2.0 / widths if deposit.contact_area is None else np.full(n, deposit.contact_area)
+        # Ions per area and second at 2 sinh = 1.
+        self.exchange = d.thermal_voltage / deposit.charge_transfer_resistance / ELEMENTARY_CHARGE
         self.room = free * LITHIUM_ATOMS
-        # Filling per second at 2 sinh = 1.
-        self.rate = np.where(free > 0.0, area * exchange / np.where(free > 0.0, self.room, 1.0), 0.0)
+        self.rate = np.zeros(n)
         # Ions per cell in the solver's units at s = 1.
         self.capacity = self.room * mesh.volumes * _NANOMETRE ** (3 - mesh.dimension)
-        self.s = np.zeros(n)
-        self.touching = np.zeros(n, dtype=bool)
+        self.s, self.gained = np.zeros(n), np.zeros(n)
+        self.nuclei: Bools = np.zeros(n, dtype=bool)
+        outer = mesh.outer_faces(cathode)
+        self.at_cathode = np.bincount(mesh.outer_cells[outer], mesh.outer_areas[outer], n)
         self.active: Bools = np.zeros(n, dtype=bool)
         self.ends = [mesh.outer_cells[mesh.outer_faces(name)] for name in (cathode, anode)]
         self.anode = d.names.index(anode)
@@ -271,7 +274,6 @@ class _Run:
         self.u, self.v = state.unknowns, d.voltages(state.voltages)
         self.q = d.storage(self.u, self.v)
         self.on_metal = d.electrode_flows(self.u, self.v)[1]
-        self.touching[self.ends[0][self.free[self.ends[0]] > 0.0]] = True
         self._activate()
 
     def state(self) -> State:
@@ -291,17 +293,20 @@ class _Run:
         )
 
     def _activate(self) -> None:
-        """Metal appears where eta exceeds its threshold, and goes on where there is some or some beside it."""
+        """Where metal and solid meet: nuclei cover the walls of a layer, tips the faces of full cells."""
         eta = overpotential(self.state())
-        k, m = self.mesh.face_cells.T
+        mesh, room = self.mesh, self.free > 0.0
+        k, m = mesh.face_cells.T
         full = self.s > self.deposit.percolation_threshold
-        self.touching[m[full[k] & (self.free[m] > 0.0)]] = True
-        self.touching[k[full[m] & (self.free[k] > 0.0)]] = True
-        metal = self.s > 0.0
-        new = (eta > self.barrier) | (self.touching & (eta > self.deposit.growth_overpotential))
-        self.active = self.active | new | metal
+        tip = self.at_cathode + np.bincount(m, mesh.face_areas * full[k], mesh.n_cells)
+        tip += np.bincount(k, mesh.face_areas * full[m], mesh.n_cells)
+        self.nuclei |= eta > self.barrier
+        area = np.where(room, self.walls * self.nuclei + tip / mesh.volumes, 0.0)
+        above = eta > self.deposit.growth_overpotential
+        self.active = (area > 0.0) & (above | (self.s > 0.0))
+        self.rate = area * self.exchange / np.where(room, self.room, 1.0)
         if not len(self.first_metal):
-            self.first_metal = np.flatnonzero(new)
+            self.first_metal = np.flatnonzero(self.active & above)
         critical = self.deposit.percolation_threshold
         joined = np.maximum(self.s - critical, 0.0) / (1.0 - critical)
         self.d.set_dilute_conductivity(
@@ -416,8 +421,18 @@ class _Run:
         self._passed_charge += h * float(np.abs(ionic).sum()) / 2.0
         self.lithium_error = max(self.lithium_error, abs(self._lithium) / max(self._passed_lithium, 1e-300))
         self.charge_error = max(self.charge_error, abs(self._charge) / max(self._passed_charge, 1e-300))
+        self.gained = new - old
         self.u, self.v, self.q, self.on_metal, self.s = u, v, q, on_metal, new
         self._activate()
+
+    def until_full(self, h: float) -> float:
+        """Time [s] after which the next cell becomes full at the rates of the last step, of length h."""
+        missing = self.deposit.percolation_threshold - self.s
+        growing = self.active & (missing > 0.0) & (self.gained > 1e-9)
+        if not growing.any():
+            return np.inf
+        # A hair longer, so that it is full; never so short that rounding decides.
+        return float(max(1.001 * h * (missing[growing] / self.gained[growing]).min(), 0.02 * h))
 
     def connected(self) -> bool:
         """Whether filled cells join the two electrodes."""

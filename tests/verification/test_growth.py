@@ -46,7 +46,7 @@ def layer(conductivity: float = 1e-4) -> Phase:
 PHASES = {"grain": grain(), "boundary": layer()}
 
 
-def strip(cells: int = 12, length: float = 60 * NM) -> CellMesh:
+def strip(cells: int = 6, length: float = 30 * NM) -> CellMesh:
     """A layer that runs from electrode to electrode between two grains."""
     mesh = tensor_mesh(
         [np.linspace(0.0, length, cells + 1), np.r_[0.0, 4.0, 7.0, 9.2, 10.0, 10.8, 13.0, 16.0, 20.0] * NM]
@@ -86,13 +86,26 @@ def test_lithium_and_charge_are_conserved(grown: Growth) -> None:
     assert np.all(grown.deposited <= fed * (1.0 + 1e-6))
 
 
+@pytest.mark.slow
+def test_time_to_a_path_does_not_depend_on_the_mesh_or_the_step() -> None:
+    times = [
+        grow(
+            strip(cells), PHASES, Deposit({"boundary": 0.2}), 100.0 * 20 * NM, 10.0, largest_filling=filling
+        ).connected_at
+        for cells, filling in ((4, 0.25), (8, 0.25), (16, 0.25), (8, 0.12))
+    ]
+    assert None not in times
+    np.testing.assert_allclose(times[1:], times[2], rtol=0.03)
+    np.testing.assert_allclose(times[0], times[2], rtol=0.06)
+
+
 def test_rate_of_a_cell_at_a_given_overpotential() -> None:
-    """s = 1 − exp(−2 kappa sinh(e eta/2kT) t), eta = i R at the cathode; implicit Euler is of order one."""
+    """s = 1 − exp(−2 kappa sinh(e eta/2kT) t) on the cathode's face, a = 1/dx; implicit Euler is of order one."""
     inner, contact, current = 1e2, 1e-3, 30.0
     mesh = strip(4)
     deposit = Deposit({"boundary": 0.5}, charge_transfer_resistance=inner, diffusivity=0.0)
     eta = current * contact
-    kappa = 2.0 / WIDTH * VT / inner / constants.e / (0.5 * LITHIUM_ATOMS)
+    kappa = 4.0 / (30 * NM) * VT / inner / constants.e / (0.5 * LITHIUM_ATOMS)
     t_end = 0.5 / (2.0 * kappa * np.sinh(eta / (2.0 * VT)))
     phases = {"grain": grain(), "boundary": layer(0.073)}
     errors = []
