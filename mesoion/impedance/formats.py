@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mesoion.errors import InputError, MeasuredFileError
-from mesoion.impedance.columns import Column, LabelError, match_labels
+from mesoion.impedance.columns import Column, LabelError, match_label, match_labels
 from mesoion.impedance.metadata import Fact, Stated
 from mesoion.impedance.tables import (
     Layout,
@@ -360,16 +360,19 @@ def read_mpr(path: Path) -> Block:
         raise MeasuredFileError(path, None, "binary EC-Lab files need the package galvani", remedy) from None
     remedy = "export the file as text (.mpt) from EC-Lab"
     try:
-        data: Any = BioLogic.MPRfile(str(path)).data
+        with path.open("rb") as opened:
+            data: Any = BioLogic.MPRfile(opened).data
         names = list(data.dtype.names)
-        columns = match_labels(names)
-        values = {i: [float(x) for x in data[names[i]]] for i in columns}
+        table = {name: [float(x) for x in data[name]] for name in names if match_label(name) is not None}
+    # Whatever a foreign parser of an undocumented format throws at a damaged file is this file's fault.
     except Exception as error:
         raise MeasuredFileError(path, None, f"galvani cannot read it ({error})", remedy) from None
+    columns = match_labels(names)
+    values = {i: table[names[i]] for i in columns}
     file = TextFile(path, (), "binary")
     layout = Layout(None, 0, "\t", len(names), columns)
     check_columns(file, layout)
-    count = len(next(iter(values.values())))
+    count = len(data)
     needed = [i for i, c in columns.items() if c.quantity not in ("temperature", "cycle")]
     for row in range(count):
         if not all(math.isfinite(values[i][row]) for i in needed):

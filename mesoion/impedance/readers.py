@@ -19,6 +19,8 @@ from mesoion.config import check
 from mesoion.errors import InputError
 from mesoion.impedance.columns import Column
 from mesoion.impedance.formats import MPR_MARK, Block, find_blocks, read_mpr, without_rest
+from mesoion.impedance.kramers_kronig import FEWEST_POINTS as KK_POINTS
+from mesoion.impedance.kramers_kronig import fit_kramers_kronig
 from mesoion.impedance.measurement import Geometry, Measurement
 from mesoion.impedance.metadata import Metadata, Sign, Stated, read_sidecar, temperatures_in_name
 from mesoion.impedance.tables import decode, read_bytes
@@ -134,6 +136,8 @@ def _sweeps(block: Block, known: Metadata, said: list[str], encoding: str) -> li
         )
     cycles = block.rows.column("cycle")
     pieces = _pieces(block, f, None if cycles is None else cycles[1])
+    for piece in pieces if block.format == "text without labels" else ():
+        _surely_cartesian(block, f[piece], z[piece], piece)
     layout = block.rows.layout
     place = "" if layout.header is None else f", labels on line {layout.header + 1}"
     comma = ", decimal commas" if block.rows.decimal_comma else ""
@@ -159,6 +163,19 @@ def _sweeps(block: Block, known: Metadata, said: list[str], encoding: str) -> li
             )
         )
     return measurements
+
+
+def _surely_cartesian(block: Block, f: Floats, z: Complexes, piece: slice) -> None:
+    """MeasuredFileError where columns without labels obey Kramers-Kronig as |Z| and phase, and not as Z' and Z''."""
+    second, third = (np.asarray(block.rows.values[i], float)[piece] for i in (1, 2))
+    if len(f) < KK_POINTS or np.abs(third).max() > 95.0 or second.min() <= 0.0:
+        return
+    polar = second * np.exp(-1j * np.deg2rad(np.abs(third)))
+    as_told, as_polar = (fit_kramers_kronig(f, x).noise for x in (z, polar))
+    if as_told > 0.02 and as_polar < 0.2 * as_told:
+        fault = "three columns without labels that fit |Z| and a phase in degrees better than Z' and Z''"
+        remedy = 'label them, or name them with columns = ["f / Hz", "|Z| / ohm", "phase / deg"]'
+        raise block.file.error(block.line(piece.start), fault, remedy)
 
 
 def _cycle_name(cycles: tuple[Column, list[float]] | None, piece: slice, count: int) -> str:

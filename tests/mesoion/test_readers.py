@@ -292,6 +292,19 @@ def test_phases_in_degrees_radians_and_neither(tmp_path: Path) -> None:
         read(tmp_path, "f/Hz,|Z|/ohm,phase/rad\n" + degrees)
 
 
+def test_columns_without_labels_that_are_modulus_and_phase_are_not_taken_for_real_and_imaginary(
+    tmp_path: Path,
+) -> None:
+    f = np.logspace(6, 0, 43)
+    z = 150.0 + 4.0e4 / (1 + 2j * np.pi * f * 4.0e4 * 3e-11) + 1 / (1e-6 * (2j * np.pi * f) ** 0.9)
+    with pytest.raises(MeasuredFileError, match="label them, or name them"):
+        read(tmp_path, "\n".join(rows("{f:.9g} {mod:.9g} {deg:.9g}", f, z)))
+    # Small impedances look like phases, and are none.
+    assert_allclose(
+        one(tmp_path, "\n".join(rows("{f:.9g} {re:.9g} {im:.9g}", f, z / 1e4))).impedance, z / 1e4, rtol=1e-8
+    )
+
+
 def test_columns_and_sign_can_be_told(tmp_path: Path) -> None:
     table = "pellet 7\n" + "\n".join(rows("{k}\t{f:.9g}\t{re:.9g}\t{nim:.9g}\t-1", F / 1e3, Z))
     with pytest.raises(MeasuredFileError, match="no labels"):

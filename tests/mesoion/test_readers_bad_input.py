@@ -269,6 +269,45 @@ def test_a_binary_ec_lab_file_without_galvani_says_what_to_do(
         read_measurements(path)
 
 
+def mpr(f: np.ndarray = F, z: np.ndarray = Z) -> bytes:
+    """A binary EC-Lab file with a settings and a data module, as galvani documents their layout."""
+
+    def module(name: bytes, version: int, data: bytes) -> bytes:
+        head = (
+            name.ljust(10) + name.ljust(25) + len(data).to_bytes(4, "little") + version.to_bytes(4, "little")
+        )
+        return b"MODULE" + head + b"01/02/24" + data
+
+    kinds = [("f", "<f4"), ("re", "<f4"), ("im", "<f4"), ("cycle", "<f8")]
+    table = np.array([(a, b.real, -b.imag, 1.0) for a, b in zip(f, z, strict=True)], dtype=kinds)
+    columns = b"".join(number.to_bytes(2, "little") for number in (32, 37, 38, 24))
+    data = (len(f).to_bytes(4, "little") + bytes([4]) + columns).ljust(405, b"\x00") + table.tobytes()
+    magic = b"BIO-LOGIC MODULAR FILE\x1a".ljust(48) + bytes(4)
+    return magic + module(b"VMP Set   ", 0, bytes(40)) + module(b"VMP data  ", 2, data)
+
+
+def test_a_binary_ec_lab_file_is_read_with_galvani(tmp_path: Path) -> None:
+    pytest.importorskip("galvani")
+    path = tmp_path / "a_25C.mpr"
+    path.write_bytes(mpr(np.r_[0.0, F], np.r_[0.0, Z]))
+    (m,) = read_measurements(path, thickness="1 mm", diameter="1 cm")
+    np.testing.assert_allclose(m.frequency, F, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(m.impedance, Z, rtol=1e-6, atol=0)
+    assert m.temperature == pytest.approx(298.15)
+    assert "EC-Lab binary (BioLogic)" in m.source
+    assert "1 rows at frequency 0 (rest before a sweep) left out" in m.notes
+    for damaged, words in {
+        mpr()[:-9]: "galvani cannot read it",
+        mpr()[:70]: "galvani cannot read it",
+        mpr(z=Z.conj()): "the sign is wrong",
+        mpr(f=F[::-1] ** 0): "on line 1",
+        mpr(z=np.where(F > 9, Z, np.nan)): "not finite",
+    }.items():
+        path.write_bytes(damaged)
+        with pytest.raises(MeasuredFileError, match=words):
+            read_measurements(path)
+
+
 CONTENTS = sorted(
     {(name, text if isinstance(text, bytes) else text.encode()) for name, text in FORMS.values()}
     | {("a.mpt", mpt(cycles=2, rest=1).encode("latin-1")), ("a.txt", windeta().encode())}
