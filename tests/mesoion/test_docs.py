@@ -97,7 +97,10 @@ def resolve(name):
     """The object of a dotted name below mesoion; fields without a default count as there."""
     module, _, rest = name.partition(".")
     found = importlib.import_module(f"mesoion.{module}")
-    for part in rest.split("."):
+    parts = rest.split(".")
+    while hasattr(found, "__path__"):
+        found = importlib.import_module(f"{found.__name__}.{parts.pop(0)}")
+    for part in parts:
         fields = getattr(found, "__dataclass_fields__", {}) | getattr(found, "model_fields", {})
         annotations = getattr(found, "__annotations__", {})
         found = getattr(found, part) if hasattr(found, part) else (fields | annotations)[part]
