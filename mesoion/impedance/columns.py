@@ -159,13 +159,22 @@ def match_label(label: str, unit: str = "") -> Column | None:
     )
 
 
-def match_labels(labels: Sequence[str], units: Sequence[str] = ()) -> dict[int, Column]:
-    """Index → column for those labels that name a quantity of an impedance table; raises LabelError."""
+def match_labels(
+    labels: Sequence[str], units: Sequence[str] = ()
+) -> tuple[dict[int, Column], LabelError | None]:
+    """Index → column for those labels that name a quantity of an impedance table, and the first unusable unit."""
     padded = [*units, *[""] * (len(labels) - len(units))]
-    pairs = (
-        (i, match_label(label, unit)) for i, (label, unit) in enumerate(zip(labels, padded, strict=False))
-    )
-    return {i: column for i, column in pairs if column is not None}
+    found: dict[int, Column] = {}
+    refused: LabelError | None = None
+    for i, (label, unit) in enumerate(zip(labels, padded, strict=False)):
+        try:
+            column = match_label(label, unit)
+        except LabelError as error:
+            refused = refused or error
+            continue
+        if column is not None:
+            found[i] = column
+    return found, refused
 
 
 def is_unit_row(tokens: Sequence[str]) -> bool:

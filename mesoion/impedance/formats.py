@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mesoion.errors import InputError, MeasuredFileError
-from mesoion.impedance.columns import Column, LabelError, match_label, match_labels
+from mesoion.impedance.columns import Column, match_labels
 from mesoion.impedance.metadata import Fact, Stated
 from mesoion.impedance.tables import (
     Layout,
@@ -30,6 +30,9 @@ from mesoion.impedance.tables import (
 )
 from mesoion.units import parse_quantity
 
+_TRUNCATED = (
+    "the file is truncated: export it again, or correct the number where rows were deleted on purpose"
+)
 MPR_MARK = b"BIO-LOGIC MODULAR FILE"
 
 
@@ -128,11 +131,11 @@ def _ec_lab(file: TextFile) -> Block:
 
 def _labels_of(file: TextFile, header: int) -> dict[int, Column]:
     for labels in label_cells(file.lines[header]):
-        try:
-            if columns := match_labels(labels):
-                return columns
-        except LabelError as error:
-            raise file.error(header, f"a unit that cannot be used: {error}", "correct the label") from None
+        columns, refused = match_labels(labels)
+        if refused is not None:
+            raise file.error(header, f"a unit that cannot be used: {refused}", "correct the label")
+        if columns:
+            return columns
     return {}
 
 
@@ -181,7 +184,7 @@ def _gamry(file: TextFile) -> list[Block]:
         announced = re.match(r"\s*ZCURVE\d*\s+TABLE\s+(\d{1,7})\s*$", file.lines[start])
         if announced and len(rows.lines) < int(announced[1]):
             fault = f"{announced[1]} rows are announced, {len(rows.lines)} are there"
-            raise file.error(start, fault, "the file is truncated: export it again")
+            raise file.error(start, fault, _TRUNCATED)
         if "DrCor" in file.lines[start + 1]:
             more.append("drift-corrected columns are present and not used")
         blocks.append(Block(file, "Gamry text", rows, True, stated=tuple(stated), notes=tuple(more)))
@@ -214,7 +217,7 @@ def _zview(file: TextFile) -> Block:
     rows = read_rows(file, layout)
     if announced and len(rows.lines) < announced[1]:
         fault = f"{announced[1]} rows are announced, {len(rows.lines)} are there"
-        raise file.error(announced[0], fault, "the file is truncated: export it again")
+        raise file.error(announced[0], fault, _TRUNCATED)
     return Block(file, "ZView text (Scribner)", rows, True)
 
 
@@ -289,10 +292,9 @@ def _plain(file: TextFile, kind: str, *, defined_sign: bool) -> list[Block]:
 
 def _labelled(file: TextFile, labels: Sequence[str]) -> Block:
     """A table whose columns the user names; everything above the first row with that many columns is a header."""
-    try:
-        columns = match_labels(labels)
-    except LabelError as error:
-        raise InputError("columns", list(labels), str(error)) from None
+    columns, refused = match_labels(labels)
+    if refused is not None:
+        raise InputError("columns", list(labels), str(refused))
     for first in range(len(file.lines)):
         if not is_row(file.lines[first]):
             continue
@@ -321,10 +323,9 @@ def _unlabelled(file: TextFile) -> Block:
     above = next((i for i in range(first - 1, -1, -1) if file.lines[i].strip()), None)
     widths = {len(cells) for _, cells in row_splits(file.lines[first])}
     for labels in label_cells(file.lines[above]) if above is not None else ():
-        try:
-            named = match_labels(labels)
-        except LabelError as error:
-            raise file.error(above, f"a unit that cannot be used: {error}", "correct the label") from None
+        named, refused = match_labels(labels)
+        if refused is not None:
+            raise file.error(above, f"a unit that cannot be used: {refused}", "correct the label")
         if len(labels) in widths and len(labels) >= 3:
             check_columns(file, Layout(above, first, "\t", 0, named))
         elif len(named) >= 2:
@@ -363,12 +364,11 @@ def read_mpr(path: Path) -> Block:
         with path.open("rb") as opened:
             data: Any = BioLogic.MPRfile(opened).data
         names = list(data.dtype.names)
-        table = {name: [float(x) for x in data[name]] for name in names if match_label(name) is not None}
+        columns, _ = match_labels(names)
+        values = {i: [float(x) for x in data[names[i]]] for i in columns}
     # Whatever a foreign parser of an undocumented format throws at a damaged file is this file's fault.
     except Exception as error:
         raise MeasuredFileError(path, None, f"galvani cannot read it ({error})", remedy) from None
-    columns = match_labels(names)
-    values = {i: table[names[i]] for i in columns}
     file = TextFile(path, (), "binary")
     layout = Layout(None, 0, "\t", len(names), columns)
     check_columns(file, layout)
@@ -382,12 +382,15 @@ def read_mpr(path: Path) -> Block:
 
 
 def without_rest(block: Block) -> Block:
-    """The block without rows at frequency 0, which EC-Lab writes while it rests before a sweep."""
-    found = block.rows.column("frequency")
-    if not block.rest or found is None or all(f != 0.0 for f in found[1]):
+    """The block without rows of a rest before a sweep: frequency 0 in EC-Lab, frequency and impedance 0 elsewhere."""
+    frequency = block.rows.column("frequency")
+    assert frequency is not None
+    parts = [p[1] for q in ("real", "imaginary", "modulus") if (p := block.rows.column(q)) is not None]
+    rest = [f == 0.0 and (block.rest or not any(p[k] for p in parts)) for k, f in enumerate(frequency[1])]
+    if not any(rest):
         return block
-    keep = [k for k, f in enumerate(found[1]) if f != 0.0]
+    keep = [k for k, r in enumerate(rest) if not r]
     values = {i: [v[k] for k in keep] for i, v in block.rows.values.items()}
     rows = replace(block.rows, lines=[block.rows.lines[k] for k in keep], values=values)
-    said = f"{len(found[1]) - len(keep)} rows at frequency 0 (rest before a sweep) left out"
+    said = f"{sum(rest)} rows at frequency 0 (rest before a sweep) left out"
     return replace(block, rows=rows, notes=(*block.notes, said))

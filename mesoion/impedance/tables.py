@@ -177,11 +177,8 @@ def match_table(file: TextFile, header: int, first: int, units: Sequence[str] = 
             if len(labels) != len(cells) and not (separator == "\t" and len(labels) > len(cells)):
                 continue
             below = [u for u in (units, [u for u in units if u]) if len(u) == len(labels)]
-            try:
-                columns = match_labels(labels, below[0] if below else ())
-            except LabelError as error:
-                refused = error
-                continue
+            columns, unusable = match_labels(labels, below[0] if below else ())
+            refused = refused or unusable
             inside = {i: c for i, c in columns.items() if i < len(cells)}
             needed = [cells[i] for i, c in inside.items() if c.quantity not in ("temperature", "cycle")]
             if not needed or any(parse_number(c) is None for c in needed if c):
@@ -189,7 +186,7 @@ def match_table(file: TextFile, header: int, first: int, units: Sequence[str] = 
             layout = Layout(header, first, separator, len(cells), inside)
             if best is None or len(layout.columns) > len(best.columns):
                 best = layout
-    if best is None and refused is not None:
+    if refused is not None and (best is None or not best.complete):
         raise file.error(header, f"a unit that cannot be used: {refused}", "correct the label")
     return best
 

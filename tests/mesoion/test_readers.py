@@ -241,6 +241,14 @@ def test_ec_lab_loops_are_kept_apart_and_rests_left_out(tmp_path: Path) -> None:
     assert loops[1].source.endswith("; lines 40 to 64")
 
 
+def test_rests_and_unusable_units_of_columns_that_are_not_needed_do_no_harm(tmp_path: Path) -> None:
+    resting = csv(
+        "Potential (V),Frequency (Hz),Zre (ohms),Zim (ohms)\n3.4,0,0,0\n3.4,0,0,0", "3.4,{f},{re},{im}"
+    )
+    assert_allclose(one(tmp_path, resting).impedance, Z, rtol=1e-5, atol=0)
+    assert_allclose(one(tmp_path, gamry().replace("°", "\ufffd"), "a.DTA").impedance, Z, rtol=1e-6, atol=0)
+
+
 def test_the_amplitude_of_ec_lab_is_a_peak_and_that_of_gamry_rms(tmp_path: Path) -> None:
     assert_allclose(one(tmp_path, mpt(), "a.mpt").amplitude, 10e-3 / np.sqrt(2), rtol=1e-12, atol=0)
     assert_allclose(one(tmp_path, gamry(), "a.DTA").amplitude, 10e-3, rtol=1e-12, atol=0)
