@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cmp_to_key
 from itertools import pairwise
 
 import numpy as np
@@ -40,22 +41,18 @@ _FLATTEST_ARC = 0.65
 
 @dataclass(frozen=True)
 class Estimate:
-    """A positive quantity with its 95 % interval, in `unit`; log_uncertainty: standard one of its logarithm."""
+    """A positive quantity with its 95 % interval, in `unit`.
+
+    log_uncertainty: standard uncertainty of its logarithm; log_gradient (k,): derivatives of the logarithm by those of
+    the fit's free parameters.
+    """
 
     value: float
     low: float
     high: float
     unit: str
-    log_uncertainty: float = 0.0
-
-
-def estimate(
-    log_value: float, log_uncertainty: float, quantile: float, unit: str, factor: float = 1.0
-) -> Estimate:
-    """exp(log_value)·factor with low and high `quantile` standard uncertainties of the logarithm away."""
-    spread = math.exp(min(quantile * log_uncertainty, 200.0))
-    value = math.exp(log_value) * factor
-    return Estimate(value, value / spread, value * spread, unit, log_uncertainty)
+    log_uncertainty: float
+    log_gradient: Floats
 
 
 @dataclass(frozen=True)
@@ -91,19 +88,29 @@ def arc_names(
 ) -> tuple[list[str], list[str]]:
     """(names, reasons) of arcs by C·L/A [F/m] and τ [s].
 
-    Arcs above `ELECTRODE_CAPACITANCE` are the electrodes'. The fastest of the others is the bulk's, unless it has more
-    than `BULK_CAPACITANCE` and stands alone or beside a resistor in `series`: then the bulk's arc lies above the
-    window. The next is the grain boundary's, what follows are further boundaries or phases.
+    Arcs above `ELECTRODE_CAPACITANCE` are the electrodes'. Of the others the one with the least capacitance is the
+    bulk's (the faster one, where two are within a factor 2), unless it has more than `BULK_CAPACITANCE` and stands
+    alone or beside a resistor in `series`: then the bulk's arc lies above the window. The next is the grain boundary's,
+    what follows are further boundaries or phases.
     """
+
+    def order(one: int, other: int) -> int:
+        by_capacitance = math.log(capacitances[one] / capacitances[other])
+        by_time = times[one] - times[other]
+        return int(np.sign(by_capacitance if abs(by_capacitance) > math.log(2.0) else by_time))
+
     names, reasons = [""] * len(times), [""] * len(times)
-    ceramic = [k for k in np.argsort(times) if capacitances[k] < ELECTRODE_CAPACITANCE]
-    electrodes = [k for k in np.argsort(times) if capacitances[k] >= ELECTRODE_CAPACITANCE]
+    ranked = sorted(range(len(times)), key=cmp_to_key(order))
+    ceramic = [k for k in ranked if capacitances[k] < ELECTRODE_CAPACITANCE]
+    electrodes = sorted((k for k in ranked if k not in ceramic), key=lambda k: times[k])
     roles = ["bulk", "grain boundary", *(f"grain boundary {k}" for k in range(2, len(times) + 2))]
     if ceramic and capacitances[ceramic[0]] > BULK_CAPACITANCE and (series or len(ceramic) == 1):
         roles = roles[1:]
     for k, role in zip(ceramic, roles, strict=False):
         names[k] = role
-        reasons[k] = f"{capacitances[k] * 1e10:.3g} pF/cm, arc {ceramic.index(k) + 1} of the ceramic by time"
+        reasons[k] = (
+            f"{capacitances[k] * 1e10:.3g} pF/cm, {times[k]:.3g} s, number {ceramic.index(k) + 1} of the ceramic"
+        )
     for number, k in enumerate(electrodes, 1):
         names[k] = "electrode" if number == 1 else f"electrode {number}"
         reasons[k] = f"{capacitances[k] * 1e4:.3g} µF/cm"
@@ -163,10 +170,11 @@ class _Propagation:
         self.values, self.quantile = values, fit.quantile()
         self.free, self.covariance = list(fit.free), fit.log_covariance
 
-    def __call__(self, log_value: float, gradient: Floats, unit: str, factor: float = 1.0) -> Estimate:
+    def __call__(self, log_value: float, gradient: Floats, unit: str) -> Estimate:
         g = gradient[self.free]
-        variance = max(0.0, float(g @ self.covariance @ g))
-        return estimate(log_value, math.sqrt(variance), self.quantile, unit, factor)
+        uncertainty = math.sqrt(max(0.0, float(g @ self.covariance @ g)))
+        value, spread = math.exp(log_value), math.exp(min(self.quantile * uncertainty, 200.0))
+        return Estimate(value, value / spread, value * spread, unit, uncertainty, g)
 
 
 def _named(place: ArcPlace, name: str, why: str, propagate: _Propagation) -> NamedArc:
@@ -255,8 +263,8 @@ def choose_circuit(
         found = _best_with(measurement, count, best, tried, starts, seed)
         if found is None:
             continue
-        credible = _credible(found) or arcs is not None
-        if best is None or (credible and found.bic < best.bic):
+        believed = credible(found) or arcs is not None
+        if best is None or (believed and found.bic < best.bic):
             best = found
         if best.scale <= accuracy:
             break
@@ -326,7 +334,8 @@ def _with_new_arc(
     return best
 
 
-def _credible(fit: CircuitFit) -> bool:
+def credible(fit: CircuitFit) -> bool:
+    """Whether the arcs are ones to believe in: see `choose_circuit`."""
     read = sorted((p.read(fit.circuit.values) for p in arc_places(fit.circuit)), key=lambda a: a[1])
     total = sum(r for r, _, _ in read)
     apart = all(later[1] > _CLOSEST_TIMES * sooner[1] for sooner, later in pairwise(read))

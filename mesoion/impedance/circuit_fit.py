@@ -150,7 +150,7 @@ class CircuitFit:
 
     def _crossing(self, index: int, side: int, step: float, end: float, target: float) -> float:
         """exp of where the profile crosses `target` on one side of the optimum; bounded bracketing and bisection."""
-        problem = _Problem(self.circuit, self.frequency, self.measured, self.deviation, (index,))
+        problem = CircuitProblem(self.circuit, self.frequency, self.measured, self.deviation, (index,))
         best = np.log(self.circuit.values)
         # The others start where the covariance says they follow: a step or two from their new minimum.
         column = self.log_covariance[:, self.free.index(index)]
@@ -207,7 +207,7 @@ class _Solution:
     converged: bool
 
 
-class _Problem:
+class CircuitProblem:
     """The least-squares problem of one circuit and one spectrum; `also_held` are further indices held."""
 
     def __init__(
@@ -313,7 +313,7 @@ def fit_circuit(
     size = np.abs(z) if deviation is None else np.broadcast_to(np.asarray(deviation, float), f.shape)
     if not (np.isfinite(size).all() and (size > 0).all()):
         raise InputError("deviation", "a value", "standard deviations are finite and above zero")
-    problem = _Problem(circuit, f, z, size)
+    problem = CircuitProblem(circuit, f, z, size)
     data, free = 2 * f.size, problem.free.size
     if data <= free:
         remedy = (
@@ -341,7 +341,7 @@ def fit_circuit(
     )
 
 
-def _exchanged(problem: _Problem, best: _Solution) -> _Solution:
+def _exchanged(problem: CircuitProblem, best: _Solution) -> _Solution:
     """The best minimum reached from `best` with pairs of arcs in each other's place; bounded."""
     places = arc_places(problem.circuit)
     pairs = [
@@ -368,7 +368,7 @@ def _exchanged(problem: _Problem, best: _Solution) -> _Solution:
     return best
 
 
-def _as_fit(problem: _Problem, best: _Solution, known: bool, starts: int, agreeing: int) -> CircuitFit:
+def _as_fit(problem: CircuitProblem, best: _Solution, known: bool, starts: int, agreeing: int) -> CircuitFit:
     data, free = 2 * problem.frequency.size, problem.free
     dof = data - free.size
     scale = math.sqrt(best.chi_squared / dof)
@@ -422,7 +422,7 @@ def _inverse(jacobian: Floats) -> Floats:
 
 
 def _starting_points(
-    problem: _Problem, f: Floats, z: Complexes, starts: int, spread: float, rng: np.random.Generator
+    problem: CircuitProblem, f: Floats, z: Complexes, starts: int, spread: float, rng: np.random.Generator
 ) -> list[Floats]:
     """The first start and `starts` − 1 about it; the best of many random ones where values are missing."""
     given = np.array([math.nan if p.value is None else math.log(p.value) for p in problem.parameters])
@@ -502,6 +502,6 @@ def refitted(fit: CircuitFit, **held: float) -> CircuitFit:
     """The same data fitted again with some parameters held at given values (by name), from where the fit ended."""
     circuit = fit.circuit.with_values(held)
     indices = tuple(fit._index(name) for name in held)
-    problem = _Problem(circuit, fit.frequency, fit.measured, fit.deviation, indices)
+    problem = CircuitProblem(circuit, fit.frequency, fit.measured, fit.deviation, indices)
     result = _as_fit(problem, problem.solve(np.log(circuit.values)), fit.known_noise, 1, 1)
     return replace(result, circuit=result.circuit)

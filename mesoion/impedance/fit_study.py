@@ -18,6 +18,13 @@ from mesoion.impedance.circuit_notation import parse_circuit
 from mesoion.impedance.circuits import Circuit
 from mesoion.impedance.measurement import Measurement
 from mesoion.impedance.readers import Batch, batch_files, read_batch
+from mesoion.impedance.temperature_series import (
+    SCATTERS,
+    TemperatureSeries,
+    common_circuit,
+    fit_series,
+    series_of,
+)
 from mesoion.runfolder import RunFolder
 from mesoion.units import Area, Length, PureNumber, Temperature
 
@@ -78,17 +85,44 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     failed = [{"file": str(p.path), "error": str(p.error)} for p in batch.problems]
     if not batch.measurements:
         _refuse(batch)
-    readings: list[PelletReading] = []
+    measured: list[Measurement] = []
+    fits: list[CircuitFit] = []
     for measurement in folder.progress(batch.measurements, "fitting spectra"):
         try:
-            fit = fit_one(study, measurement)
+            fits.append(fit_one(study, measurement))
         except (InputError, ConvergenceError) as error:
-            failed.append({"file": measurement.source.split(": ")[0], "error": str(error)})
+            failed.append(
+                {"file": measurement.source.split(": ")[0], "error": f"{measurement.name}: {error}"}
+            )
             continue
-        readings.append(read_pellet(measurement, fit))
-    if not readings:
+        measured.append(measurement)
+    if not fits:
         raise InputError(failed[0]["file"], "the spectrum", failed[0]["error"])
-    write_results(folder, readings, failed)
+    readings, series, said = read_all(study, folder, measured, fits)
+    folder.result("notes", said)
+    write_results(folder, readings, series, failed)
+
+
+def read_all(
+    study: Study, folder: RunFolder, measured: Sequence[Measurement], fits: Sequence[CircuitFit]
+) -> tuple[list[PelletReading], list[TemperatureSeries], list[str]]:
+    """Readings in the order of the spectra, those of temperature series fitted together, and what went wrong there."""
+    readings = [read_pellet(m, fit) for m, fit in zip(measured, fits, strict=True)]
+    found, said = [], []
+    for members in folder.progress(series_of(measured), "fitting series"):
+        group = [measured[k] for k in members]
+        try:
+            one_circuit = common_circuit(
+                group, [fits[k] for k in members], starts=study.starts, seed=study.seed
+            )
+            series = fit_series(group, one_circuit)
+        except (InputError, ConvergenceError) as error:
+            said.append(f"{', '.join(m.name for m in group)}: not fitted together: {error}")
+            continue
+        found.append(series)
+        for k, reading in zip(members, series.readings, strict=True):
+            readings[k] = reading
+    return readings, found, said
 
 
 def _refuse(batch: Batch) -> None:
@@ -167,6 +201,25 @@ def described(reading: PelletReading) -> dict[str, Any]:
     }
 
 
+def energies(series: TemperatureSeries) -> dict[str, dict[str, float]]:
+    """Activation energies of σT [eV] by conductivity."""
+    return {
+        name: {"value": e.value, "low": e.low, "high": e.high}
+        for name, e in series.activation_energies.items()
+    }
+
+
+def described_series(series: TemperatureSeries) -> dict[str, Any]:
+    """One temperature series' part of results.json."""
+    return {
+        "spectra": [r.measurement.name for r in series.readings],
+        "activation_energies_eV": energies(series),
+        "circuit": series.readings[0].fit.circuit.description(),
+        "assumed_scatter": SCATTERS,
+        "scatter_by_arc": series.scatters,
+    }
+
+
 def parameters(fit: CircuitFit) -> dict[str, dict[str, Any]]:
     """The circuit's parameters with intervals and units; the interval of a held one is its value."""
     found = {}
@@ -188,7 +241,10 @@ def file_name(name: str, taken: set[str]) -> str:
 
 
 def write_results(
-    folder: RunFolder, readings: Sequence[PelletReading], failed: Sequence[Mapping[str, str]]
+    folder: RunFolder,
+    readings: Sequence[PelletReading],
+    series: Sequence[TemperatureSeries],
+    failed: Sequence[Mapping[str, str]],
 ) -> None:
     """Numbers, tables and spectra into the run's folder."""
     import pandas as pd
@@ -196,6 +252,10 @@ def write_results(
     if len(readings) == 1:
         for key, value in quantities(readings[0]).items():
             folder.result(key, value)
+    if len(series) == 1:
+        folder.result("activation_energies_eV", energies(series[0]))
+    if series:
+        folder.result("series", [described_series(s) for s in series])
     folder.result("spectra", [described(r) for r in readings])
     folder.result("failed", list(failed))
     rows: list[dict[str, Any]] = []
