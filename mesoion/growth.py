@@ -431,8 +431,8 @@ class _Run:
         growing = self.active & (missing > 0.0) & (self.gained > 1e-9)
         if not growing.any():
             return np.inf
-        # A hair longer, so that it is full; never so short that rounding decides.
-        return float(max(1.001 * h * (missing[growing] / self.gained[growing]).min(), 0.02 * h))
+        # A hair longer, so that it is full; where many cells fill at once, not shorter than a quarter of a step.
+        return float(max(1.001 * h * (missing[growing] / self.gained[growing]).min(), 0.25 * h))
 
     def connected(self) -> bool:
         """Whether filled cells join the two electrodes."""

@@ -255,7 +255,7 @@ def galvanostatic(
     state = low_state
     for _ in range(_ITERATIONS):
         trial = min(trial, largest_voltage)
-        state = system.steady_state({electrode: sign * trial}, state)
+        state = system.steady_state({electrode: float(sign * trial)}, state)
         found = sign * state.current(electrode)
         if abs(found - wanted) <= tolerance * wanted:
             return state
