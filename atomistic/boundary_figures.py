@@ -16,7 +16,7 @@ from atomistic.local_structure import DensityGrid, RadialDistribution
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = {
+SPECIES_COLOURS = {
     "Li": "#0072b2", "O": "#d55e00", "La": "#e69f00", "Sr": "#009e73", "Zr": "#7f7f7f", "Ta": "#cc79a7",
     "Ti": "#56b4e9", "Nb": "#8c564b", "Al": "#bcbd22", "Ga": "#9467bd",
 }  # fmt: skip
@@ -36,7 +36,7 @@ def profile_figure(
     scale = 1e3 if quantity == "density" else 1.0
     for name in species or list(values):
         (line,) = ax.plot(
-            profile.position, scale * values[name], label=name, color=_COLOURS.get(name), lw=1.5
+            profile.position, scale * values[name], label=name, color=SPECIES_COLOURS.get(name), lw=1.5
         )
         spread = np.nan_to_num(errors[name])
         ax.fill_between(
@@ -108,7 +108,7 @@ def density_slice(ax: Axes, grid: DensityGrid, *, along: int = 0, logarithmic: b
     )
     names = "abc"
     ax.set_xlabel(f"along {names[across]} / Å")
-    ax.set_ylabel(f"across, {names[up]} / Å")
+    ax.set_ylabel(f"along {names[up]} / Å")
     ax.set_aspect("equal")
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8)
     bar.set_label(f"{grid.species} density / Å$^{{-3}}$, mean along {names[along]}")

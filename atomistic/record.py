@@ -210,7 +210,8 @@ def build_record(
     across: ArrheniusFit | None = None,
     haven: Estimate | PositiveQuantity,
     densities: RegionDensities,
-    potential: str | Path,
+    potential: str | Path | None = None,
+    potential_sha256: str | None = None,
     method: str,
     settings: Mapping[str, Any],
     boundary: BoundarySpec | None = None,
@@ -227,14 +228,17 @@ def build_record(
 
     along, across: Arrhenius laws of the tracer diffusivity in the plane and perpendicular to it (None: isotropic).
     haven: of these runs, or stated with its own source. densities: of the region. potential: its file, which enters by
-    its SHA-256. method: what was done and with which teacher, for the source of every computed number. settings: of
-    the runs; their checksum is among the notes. width [Å], composition [at.%], boundary_energy [J/m²], segregation
-    energy of Li [eV]: results of the analysis. relative_permittivity: needed for a bulk, with its own source. A second
-    regime of an Arrhenius law enters without its correlation with the first, which the record cannot hold.
+    its SHA-256, or potential_sha256 itself. method: what was done and with which teacher, for the source of every
+    computed number. settings: of the runs; their checksum is among the notes. width [Å], composition [at.%],
+    boundary_energy [J/m²], segregation energy of Li [eV]: results of the analysis. relative_permittivity: needed for a
+    bulk, with its own source. A second regime of an Arrhenius law enters without its correlation with the first, which
+    the record cannot hold.
 
     Raises InputError that names the field for anything the record's model refuses.
     """
     source = Source(kind="computed", text=method)
+    if (potential is None) == (potential_sha256 is None):
+        raise InputError("potential", potential, "give its file, or its SHA-256, and not both")
     said = [f"settings sha256 {settings_sha256(settings)}"]
     if isinstance(haven, Estimate):
         if not 0 < haven.low <= haven.value <= haven.high < math.inf:
@@ -260,7 +264,7 @@ def build_record(
         "region": "bulk" if boundary is None else "boundary",
         "origin": "own",
         "source": source,
-        "potential_sha256": file_sha256(potential),
+        "potential_sha256": potential_sha256 if potential is None else file_sha256(potential),
         "notes": (*notes, *said),
         "haven_ratio": haven,
         "relative_permittivity": relative_permittivity,

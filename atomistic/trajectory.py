@@ -352,6 +352,7 @@ class _Follower:
         self._images: Floats | float = np.zeros(1)
         self._last_time: float | None = None
         self._interval: float | None = None
+        self._clock: tuple[int, float] | None = None
 
     def __call__(self, frame: RawFrame) -> tuple[float, Floats, NDArray[np.uint8]]:
         numbers, raw = self._ordered(frame)
@@ -416,6 +417,7 @@ class _Follower:
     def _time(self, frame: RawFrame) -> float:
         if frame.time is not None:
             time, name = frame.time, "time"
+            self._check_clock(frame)
         else:
             count = self.number if frame.step is None else frame.step
             by_step = self.options["time_step"] if frame.step is not None else None
@@ -439,6 +441,23 @@ class _Follower:
                 f"{f'{round(missing)} frames are' if missing > 0.5 else 'frames are'} missing or uneven"
             )
         return time
+
+    def _check_clock(self, frame: RawFrame) -> None:
+        """Refuse a time_step that contradicts the times in the file: one of the two is in another unit."""
+        step = self.options["time_step"]
+        if frame.time is None or frame.step is None or step is None:
+            return
+        if self._clock is None:
+            self._clock = frame.step, frame.time
+            return
+        said, passed = (frame.step - self._clock[0]) * step, frame.time - self._clock[1]
+        if abs(said - passed) > 1e-3 * max(abs(said), abs(passed)):
+            raise InputError(
+                "time_step",
+                step,
+                f"{self.lines.path} gives {passed:g} ps for {frame.step - self._clock[0]} steps, not {said:g} ps: "
+                "leave it out, or give ps per step as the run had",
+            )
 
     def _check_order(self, frame: RawFrame, move: Floats, raw: Floats) -> None:
         """Refuse atoms of one element that stand in each other's places: an order that changed."""

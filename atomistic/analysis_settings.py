@@ -1,0 +1,350 @@
+"""Settings of an analysis, and where its trajectories come from: a campaign's folder or files of any other program.
+
+A settings file is TOML. Quantities carry their unit in the key (`time_step_fs`, `temperature_K`, `width_A`), so that no
+number can be misread; a key without its unit is refused with the right one named.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atomistic.boundary_planes import BoundaryPlanes, cell_height
+from atomistic.coincidence import BoundarySpec
+from atomistic.errors import FileFormatError, InputError, TrajectoryError
+from atomistic.sampling import Campaign
+from atomistic.trajectory import TrajectoryFile, open_trajectory
+
+Kelvin = Annotated[float, Field(gt=0.0, le=20000.0)]
+Symbol = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
+WidthRule = Literal["auto", "spacings", "density", "composition", "coordination"]
+
+LEAST_DENSITY, MOST_DENSITY = 0.003, 1.0
+"""Atoms per Å³ between which a file's lengths are believed to be Å; solids have 0.02 to 0.2."""
+_LARGEST_FILE = 1_000_000
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSettings(_Settings):
+    """[[runs]]: one external trajectory.
+
+    file: relative to the TOML. temperature_K: of the run. seed: tells runs of one temperature apart. time_step_fs:
+    per MD step, for files that number their steps; frame_interval_ps: between frames, for files that do not. species:
+    elements of the LAMMPS types, in their order. format: "auto", "dump", "extxyz", "xdatcar" or "own". truncated:
+    "drop" reads the whole frames of a file that was cut.
+    """
+
+    file: str
+    temperature_K: Kelvin
+    seed: Annotated[int, Field(ge=0)] = 1
+    time_step_fs: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
+    frame_interval_ps: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
+    species: tuple[Symbol, ...] = ()
+    format: Literal["auto", "dump", "extxyz", "xdatcar", "own"] = "auto"
+    truncated: Literal["error", "drop"] = "error"
+
+
+class BoundarySettings(_Settings):
+    """[boundary]: where the boundaries are and how their layers are cut.
+
+    axis: cell vector across them (0, 1, 2). planes: fractions of it; without them those noted in the campaign's cells,
+    else `n_planes` are looked for in the trajectories. width_A: of the layers; without it by `width_rule` ("auto": the
+    papers' plane spacings where `name` and `lattice_constant_A` are known, else density, composition, coordination, the
+    first that finds one). slab_A: thickness of the slabs in which D is given by distance. separate: each boundary for
+    itself. name: as in "Sigma5[100](01-2)".
+    """
+
+    axis: Literal[0, 1, 2] = 2
+    planes: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = ()
+    n_planes: Annotated[int, Field(ge=1, le=4)] = 2
+    width_A: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
+    width_rule: WidthRule = "auto"
+    slab_A: Annotated[float, Field(ge=1.0, le=1000.0)] = 4.0
+    separate: bool = False
+    name: str | None = None
+    lattice_constant_A: Annotated[float, Field(gt=1.0, le=100.0)] | None = None
+
+
+class SegregationSettings(_Settings):
+    """[[segregation]]: energy of `solute` from its occupancies. sites: how many sites each counted atom stands for.
+
+    runs: "mcmd", those of the campaign's Monte Carlo stage, or "production", at each temperature. discard: the first
+    part of each that is left out.
+    """
+
+    solute: Symbol
+    sites: Annotated[dict[Symbol, float], Field(min_length=1)]
+    runs: Literal["mcmd", "production"] = "production"
+    discard: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+
+
+class OrderSettings(_Settings):
+    """[order]: A-site order of a perovskite, S of `heavy` on alternate layers along `axis`."""
+
+    heavy: Symbol = "Sr"
+    b_sites: Annotated[tuple[Symbol, ...], Field(min_length=1)] = ("Ta", "Zr")
+    axis: Literal[0, 1, 2] = 2
+
+
+class AnalysisSettings(_Settings):
+    """Everything an analysis depends on but the trajectories.
+
+    mobile: the diffusing species. site_distance_A: ions that move less do not diffuse. discard_ps: left out at each
+    run's start. start_time_ps: where the linear part of the MSD begins (default: found). extrapolate_K: temperatures at
+    which D is wanted, 300 K unless given; giving them asks for an activation energy, hence for two temperatures.
+    structure_frames: at most so many frames per run for profiles, g(r) and density. structure_temperature_K: of those
+    runs (default: the lowest). rdf: pairs (default: mobile with itself and with O or the commonest other species).
+    sites: sites open to the mobile ion that each counted atom stands for; needed for a record. lengths: "angstrom"
+    confirms an unusual number density. seed: of the Arrhenius test. record: carried for `atomistic record`.
+    """
+
+    title: str = ""
+    mobile: Symbol = "Li"
+    site_distance_A: Annotated[float, Field(gt=0.0, lt=100.0)] = 2.0
+    discard_ps: Annotated[float, Field(ge=0.0)] = 0.0
+    start_time_ps: Annotated[float, Field(gt=0.0)] | None = None
+    extrapolate_K: tuple[Kelvin, ...] | None = None
+    structure_frames: Annotated[int, Field(ge=10, le=100_000)] = 200
+    structure_temperature_K: Kelvin | None = None
+    bin_width_A: Annotated[float, Field(gt=0.0, le=50.0)] = 0.5
+    rdf: tuple[tuple[Symbol, Symbol], ...] = ()
+    rdf_range_A: Annotated[float, Field(gt=0.5, lt=50.0)] = 6.0
+    sites: dict[Symbol, float] = {}
+    lengths: Literal["angstrom"] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    boundary: BoundarySettings | None = None
+    segregation: tuple[SegregationSettings, ...] = ()
+    order: OrderSettings | None = None
+    runs: tuple[RunSettings, ...] = ()
+    record: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AnalysisSettings:
+        names = [(run.temperature_K, run.seed) for run in self.runs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"two runs have {twice[0]:g} K and seed {twice[1]}; give each its own seed")
+        if self.segregation and self.boundary is None and self.runs:
+            raise ValueError("segregation needs a [boundary]")
+        return self
+
+
+def read_analysis_settings(path: str | Path) -> AnalysisSettings:
+    """Settings of a TOML file.
+
+    Raises FileFormatError where it is no TOML, InputError naming the key, the value and what is allowed.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise FileFormatError(path, None, "is larger than a megabyte", "give a settings file")
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = "is not TOML" if isinstance(error, ValueError) else "cannot be read"
+        reason = str(error) if isinstance(error, ValueError) else error.strerror
+        raise FileFormatError(path, None, f"{what} ({reason})", "see docs/chain.md") from None
+    return settings_from(values, path.name)
+
+
+def settings_from(values: Mapping[str, Any], where: str) -> AnalysisSettings:
+    """Settings from plain values. Raises InputError for the first that is refused."""
+    return validated(AnalysisSettings, values, where)
+
+
+def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
+    """`values` as a model; InputError names the file, the key and what is allowed, near misses included."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "settings"
+        value = first["input"] if first["loc"] and not isinstance(first["input"], dict) else "these settings"
+        remedy = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = _keys(model, first["loc"][:-1])
+            name = str(first["loc"][-1])
+            close = [k for k in known if k.startswith(f"{name}_")] or difflib.get_close_matches(name, known)
+            remedy = f"there is no such key; did you mean {' or '.join(close)}?" if close else (
+                f"there is no such key; known are {', '.join(sorted(known))}"
+            )  # fmt: skip
+        raise InputError(f"{where}: {key}", value, remedy) from None
+
+
+def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Keys of the table at a path of a model."""
+    tables: dict[str, type[BaseModel]] = {
+        "boundary": BoundarySettings, "runs": RunSettings, "order": OrderSettings, "segregation": SegregationSettings,
+    }  # fmt: skip
+    here: type[BaseModel] = model
+    for part in path:
+        here = tables.get(str(part), here)
+    return list(here.model_fields)
+
+
+@dataclass(frozen=True)
+class SourceRun:
+    """One run to analyse: K, seed, its frames, the name of its file, and the planes noted for it (None: none)."""
+
+    temperature: float
+    seed: int
+    source: TrajectoryFile
+    file: str
+    planes: BoundaryPlanes | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is called in messages."""
+        return f"{self.temperature:g} K, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All runs of an analysis and what is known of their origin.
+
+    campaign: None for external trajectories. boundary: of a boundary cell, where it is named. potential: file.
+    """
+
+    runs: tuple[SourceRun, ...]
+    settings: AnalysisSettings
+    campaign: Campaign | None = None
+    boundary: BoundarySpec | None = None
+    potential: Path | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def open_sources(place: str | Path, settings: AnalysisSettings | None = None) -> Sources:
+    """The runs of a campaign's folder (with `settings`), or of a TOML file with [[runs]].
+
+    Every external file is opened and its first frame read. Raises InputError, FileFormatError or TrajectoryError.
+    """
+    place = Path(place)
+    if place.is_dir():
+        return _campaign_sources(place, AnalysisSettings() if settings is None else settings)
+    if settings is not None:
+        raise InputError("settings", str(place), "a settings file beside a campaign's folder only")
+    settings = read_analysis_settings(place)
+    if not settings.runs:
+        raise InputError(
+            f"{place.name}: runs", [], "give [[runs]] with file and temperature_K, or a campaign's folder"
+        )
+    runs = tuple(
+        _external(run, place.parent, settings, f"{place.name}: runs.{k}")
+        for k, run in enumerate(settings.runs)
+    )
+    species = {tuple(sorted(set(run.source.species))) for run in runs}
+    if len(species) > 1:
+        raise TrajectoryError(
+            f"the runs hold different species: {' and '.join('-'.join(s) for s in sorted(species))}; analyse each apart"
+        )
+    name = settings.boundary.name if settings.boundary is not None else None
+    ordered = tuple(sorted(runs, key=lambda run: (run.temperature, run.seed)))
+    return Sources(ordered, settings, boundary=None if name is None else BoundarySpec.parse(name))
+
+
+def _external(run: RunSettings, folder: Path, settings: AnalysisSettings, where: str) -> SourceRun:
+    path = Path(run.file) if Path(run.file).is_absolute() else folder / run.file
+    source = open_trajectory(
+        path,
+        format=run.format,
+        time_step=None if run.time_step_fs is None else run.time_step_fs * 1e-3,
+        frame_interval=run.frame_interval_ps,
+        species=list(run.species) or None,
+        mobile=(settings.mobile,),
+        truncated=run.truncated,
+    )
+    first = next(source.chunks(1))
+    density = first.n_atoms / abs(float(np.linalg.det(first.cells[0])))
+    if not LEAST_DENSITY < density < MOST_DENSITY and settings.lengths is None:
+        raise InputError(
+            f"{where}.file",
+            run.file,
+            f"it holds {density:.2g} atoms per cubic angstrom: convert its lengths to angstrom (metal or real units of "
+            'LAMMPS), or confirm them with lengths = "angstrom"',
+        )
+    planes = None
+    if settings.boundary is not None and settings.boundary.planes:
+        planes = _given_planes(settings.boundary, first.cells[0])
+    return SourceRun(run.temperature_K, run.seed, source, run.file, planes)
+
+
+def _given_planes(boundary: BoundarySettings, cell: np.ndarray) -> BoundaryPlanes:
+    return BoundaryPlanes(boundary.axis, boundary.planes, cell_height(cell, boundary.axis))
+
+
+def _campaign_sources(folder: Path, settings: AnalysisSettings) -> Sources:
+    if settings.runs:
+        raise InputError(
+            "runs", len(settings.runs), "a campaign's folder has its own runs: leave [[runs]] out"
+        )
+    campaign = Campaign.load(folder)
+    cell = campaign.settings.cell
+    spec = None
+    if cell.kind == "boundary":
+        spec = BoundarySpec.parse(cell.boundary or "")
+        if settings.boundary is None:
+            settings = settings.model_copy(update={"boundary": BoundarySettings(name=cell.boundary)})
+    runs = []
+    for run in campaign.runs:
+        if not run.complete:
+            continue
+        source = run.open()
+        planes = None
+        if settings.boundary is not None:
+            first = next(source.chunks(1))
+            if settings.boundary.planes:
+                planes = _given_planes(settings.boundary, first.cells[0])
+            elif cell.kind == "boundary":
+                planes = noted_planes(campaign, run.seed, source, (settings.mobile, *_swapped(campaign)))
+        runs.append(
+            SourceRun(run.temperature, run.seed, source, str(run.trajectory.relative_to(folder)), planes)
+        )
+    left_out = tuple(
+        f"{run.temperature:g} K, seed {run.seed}: "
+        + (f"stopped by {run.record['stopped']}" if run.finished else "not finished")
+        for run in campaign.runs
+        if not run.complete
+    )
+    if not runs:
+        raise TrajectoryError(
+            f"{folder} holds no complete production run ({'; '.join(left_out) or 'none was asked for'})"
+        )
+    return Sources(tuple(runs), settings, campaign, spec, campaign.potential, left_out)
+
+
+def _swapped(campaign: Campaign) -> tuple[str, ...]:
+    """Species that Monte Carlo moved: they do not tell how the framework drifted."""
+    stage = campaign.settings.mcmd
+    return () if stage is None else tuple({s for pair in stage.pairs for s in pair})
+
+
+def noted_planes(
+    campaign: Campaign, seed: int, source: TrajectoryFile, mobile: tuple[str, ...] = ("Li",)
+) -> BoundaryPlanes:
+    """The planes of the built cell, moved with the mean shift of its framework until the run's first frame."""
+    built = campaign.cell(seed)
+    planes = BoundaryPlanes.from_cell(built)
+    first = next(source.chunks(1))
+    if tuple(built.get_chemical_symbols()) != first.species:
+        raise TrajectoryError(
+            f"the atoms of seed {seed} are not in the order of its built cell: its boundaries are unknown"
+        )
+    steady = np.array([symbol not in mobile for symbol in first.species])
+    now = (first.positions[0] @ np.linalg.inv(first.cells[0]))[steady, planes.axis]
+    then = built.get_scaled_positions(wrap=False)[steady, planes.axis]
+    moved = now - then
+    moved -= np.rint(moved)
+    shift = float(np.mean(moved))
+    height = cell_height(first.cells[0], planes.axis)
+    return BoundaryPlanes(planes.axis, tuple(f + shift for f in planes.fractions), height)
