@@ -30,6 +30,8 @@ class MDSettings(BaseModel):
     segment_steps: steps between restart files. grade_every, grade_limit: extrapolation grade (needs `grade_file`).
     temperature_limit: the run ends above (default 3 T + 500 K); framework, framework_limit: it ends when the mean
     square displacement of these species exceeds the limit (angstrom^2).
+    store: "dump" keeps the frames as LAMMPS text (ASE engine: extended xyz), "own" in `atomistic.trajectory_store`'s
+    compressed format, written segment by segment (engines in LAMMPS).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +59,7 @@ class MDSettings(BaseModel):
     framework: tuple[str, ...] = ()
     framework_limit: float | None = Field(default=None, gt=0)
     processes: int = Field(default=1, ge=1, le=4096)
+    store: Literal["dump", "own"] = "dump"
 
     @model_validator(mode="after")
     def _consistent(self) -> MDSettings:
@@ -138,6 +141,8 @@ class MDResult:
         """Recorded structures (wrapped into the cell), every `stride`-th."""
         from ase.io import read
 
+        if self.trajectory.suffix == ".bin":
+            return self._own_frames(stride)
         kind = "lammps-dump-text" if self.trajectory.suffix == ".dump" else "extxyz"
         if not self.trajectory.exists() or self.trajectory.stat().st_size == 0:
             return []
@@ -148,6 +153,14 @@ class MDResult:
             frame.pbc = True
             frame.wrap()
         return frames
+
+    def _own_frames(self, stride: int) -> list[Atoms]:
+        from atomistic.trajectory import open_trajectory
+
+        if not self.trajectory.exists():
+            return []
+        file = open_trajectory(self.trajectory, format="own")
+        return [chunk.atoms(k, wrap=True) for chunk in file.chunks(64, stride) for k in range(chunk.n_frames)]
 
 
 class StepBar:

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ from atomistic.mtp.potential import MTPotential, read_mtp, write_mtp
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["LammpsPotential", "MDResult", "MDSettings", "run_md"]
+__all__ = ["LammpsPotential", "MDResult", "MDSettings", "run_burst", "run_md"]
 
 
 def run_md(
@@ -70,12 +71,7 @@ def run_md(
     segment. Raises InputError, SpeciesError, GeometryError, LammpsError, CompilerError; RunError after the timeout.
     A simulation that breaks up is no error: see `MDResult.stopped`.
     """
-    try:
-        md = MDSettings(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise InputError(where, first["input"] if first["loc"] else "these", first["msg"]) from None
+    md = _checked(settings)
     if isinstance(potential, str | Path):
         potential = read_mtp(potential)
     if md.grade_every is not None and not (isinstance(potential, MTPotential) and grade_file is not None):
@@ -90,6 +86,10 @@ def run_md(
     if engine == "ase" or not isinstance(potential, MTPotential | LammpsPotential):
         from atomistic.ase_md import run_ase
 
+        if md.store == "own":
+            raise InputError(
+                "store", md.store, "ASE's integrators write 'dump' only; convert with save_trajectory"
+            )
         if isinstance(potential, MTPotential):
             from atomistic.mtp.calculator import MTPCalculator
 
@@ -98,6 +98,15 @@ def run_md(
             potential = MTPCalculator(potential, core=core)
         return run_ase(atoms, potential, folder, md, progress)
     return _Run(atoms, potential, folder, md, engine, core, grade_file).go(progress, timeout)
+
+
+def _checked(settings: dict[str, Any]) -> MDSettings:
+    try:
+        return MDSettings(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise InputError(where, first["input"] if first["loc"] else "these", first["msg"]) from None
 
 
 class _Run:
@@ -126,6 +135,7 @@ class _Run:
         missing = sorted(set(md.framework) - set(self.species))
         if missing:
             raise InputError("framework", missing, f"species of the potential ({', '.join(self.species)})")
+        self.frames_file = "trajectory.bin" if md.store == "own" else "trajectory.dump"
         self.lammps = find_lammps()
         self.plugin: Path | None = None
         self.engine = "pair_style"
@@ -296,8 +306,23 @@ class _Run:
 
     def _start(self, state: dict[str, Any], timeout: float | None) -> None:
         folder = self.folder
-        for name in ("segment.dump", "trajectory.dump", "thermo.csv", "restart.bin"):
+        for name in ("segment.dump", self.frames_file, "thermo.csv", "restart.bin"):
             (folder / name).unlink(missing_ok=True)
+        self._write_inputs()
+        log, broken = self._execute("start", self._start_script(), None, timeout)
+        state["segments"] = 1
+        stopped = ("lost", 0, None) if broken else halted(log)
+        if stopped is not None:
+            state["stopped"], _, state["grade"] = stopped
+            state["stage"] = "ramp"
+            self._record(state, thermo_table(log), None)
+        if not broken:
+            os.replace(folder / "restart.new", folder / "restart.bin")
+        self._save_state(state)
+
+    def _write_inputs(self) -> None:
+        """Structure, settings and potential as files of the run's folder."""
+        folder = self.folder
         tilting = self.md.ensemble == "npt" and self.md.barostat == "tri"
         data = folder / "structure.data"
         write_data_file(data, self.atoms, self.species, self.md.keep_velocities, triclinic=tilting)
@@ -311,16 +336,6 @@ class _Run:
         else:
             for file in self.potential.files:
                 shutil.copyfile(file, folder / Path(file).name)
-        log, broken = self._execute("start", self._start_script(), None, timeout)
-        state["segments"] = 1
-        stopped = ("lost", 0, None) if broken else halted(log)
-        if stopped is not None:
-            state["stopped"], _, state["grade"] = stopped
-            state["stage"] = "ramp"
-            self._record(state, thermo_table(log), None)
-        if not broken:
-            os.replace(folder / "restart.new", folder / "restart.bin")
-        self._save_state(state)
 
     def _segment(self, state: dict[str, Any], bar: StepBar, timeout: float | None) -> None:
         begin = int(state["steps"])
@@ -334,7 +349,7 @@ class _Run:
         loops = [line.split() for line in log.splitlines() if line.startswith("Loop time of")]
         state["seconds"] += sum(float(words[3]) for words in loops)
         # What a killed process left behind is not part of the run.
-        for name in ("trajectory.dump", "thermo.csv"):
+        for name in (self.frames_file, "thermo.csv"):
             if (self.folder / name).exists():
                 os.truncate(self.folder / name, int(state.get(name, 0)))
         self._record(state, table[table["step"] > begin] if begin else table, begin or None)
@@ -349,12 +364,68 @@ class _Run:
         dump = self.folder / "segment.dump"
         frames = whole_frames(dump.read_bytes(), len(self.atoms), after) if dump.exists() else b""
         rows = table.to_csv(index=False, header=after is None).encode()
-        for name, text in (("trajectory.dump", frames), ("thermo.csv", rows)):
+        texts = [("thermo.csv", rows)]
+        if self.md.store == "own":
+            self._pack(state, frames)
+        else:
+            texts.append((self.frames_file, frames))
+        for name, text in texts:
             with (self.folder / name).open("ab") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
                 state[name] = stream.tell()
+
+    def _pack(self, state: dict[str, Any], frames: bytes) -> None:
+        """Append frames of a dump to the compressed trajectory."""
+        from atomistic.trajectory import open_trajectory
+        from atomistic.trajectory_store import TrajectoryWriter
+
+        path = self.folder / self.frames_file
+        if not frames:
+            state[self.frames_file] = path.stat().st_size if path.exists() else 0
+            return
+        clean = self.folder / "whole.dump"
+        clean.write_bytes(frames)
+        symbols = self.atoms.get_chemical_symbols()
+        append = bool(state.get(self.frames_file))
+        with TrajectoryWriter(path, symbols, provenance=self._provenance(), append=append) as writer:
+            for chunk in open_trajectory(clean, format="dump").chunks():
+                for k in range(chunk.n_frames):
+                    writer.append(chunk.times[k], chunk.cells[k], chunk.positions[k])
+        clean.unlink()
+        state[self.frames_file] = path.stat().st_size
+
+    def _provenance(self) -> dict[str, Any]:
+        """What made the frames: engine, potential and settings; the same for the same run."""
+        potential = self.potential.checksum if isinstance(self.potential, MTPotential) else None
+        return {"engine": self.engine, "potential_checksum": potential, **self.md.model_dump(mode="json")}
+
+    def burst(self, timeout: float | None) -> MDResult:
+        """The whole run in one process and without restart files; what was in the folder is overwritten."""
+        if self.md.minimise or self.md.ramp_steps:
+            raise InputError("minimise, ramp_steps", True, "a burst starts with the structure as it is")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_inputs()
+        head = ["units metal", "atom_style atomic", "read_data structure.data"]
+        script = [
+            line for line in self._segment_script(0, self.md.steps) if not line.startswith("read_restart")
+        ]
+        script = [*script[:2], *head, *script[2:-1]]
+        if not self.md.keep_velocities:
+            velocity = (
+                f"velocity all create {self.md.temperature!r} {self.md.seed} mom yes rot no dist gaussian"
+            )
+            script.insert(script.index("read_data structure.data") + 1, velocity)
+        log, broken = self._execute("segment", script, None, timeout)
+        state: dict[str, Any] = {"steps": self.md.steps, "seconds": 0.0, "stopped": None}
+        stopped = ("lost", 0, None) if broken else halted(log)
+        if stopped is not None:
+            state["stopped"], state["steps"], state["grade"] = stopped
+        for name in (self.frames_file, "thermo.csv"):
+            (self.folder / name).unlink(missing_ok=True)
+        self._record(state, thermo_table(log), None)
+        return self._result(state)
 
     def _adopt_restart(self, state: dict[str, Any]) -> None:
         """The restart file of the last segment in the state gets the plain name; a later one is no part of the run."""
@@ -391,14 +462,24 @@ class _Run:
             return text, True
         raise failure(text, said, code, log)
 
+    def _last_frame(self) -> Atoms:
+        """The last recorded frame of a run that broke up."""
+        if self.md.store == "dump":
+            return read_final(self.folder / self.frames_file)
+        from atomistic.trajectory import open_trajectory
+
+        chunks = open_trajectory(self.folder / self.frames_file, format="own").chunks()
+        last = deque(chunks, maxlen=1)[0]
+        return last.atoms(last.n_frames - 1)
+
     def _result(self, state: dict[str, Any]) -> MDResult:
         folder, broken = self.folder, state["stopped"] == "lost"
-        trajectory = folder / "trajectory.dump"
+        trajectory = folder / self.frames_file
         return MDResult(
             folder=folder,
             trajectory=trajectory,
             thermo=pd.read_csv(folder / "thermo.csv"),
-            final=read_final(trajectory if broken else folder / "final.dump"),
+            final=self._last_frame() if broken else read_final(folder / "final.dump"),
             settings=self.md,
             engine=self.engine,
             steps=int(state["steps"]),
@@ -407,6 +488,25 @@ class _Run:
             stage=state.get("stage", "run"),
             grade=state.get("grade"),
         )
+
+
+def run_burst(
+    atoms: Atoms,
+    potential: MTPotential | LammpsPotential,
+    *,
+    directory: str | Path,
+    engine: Engine = "auto",
+    core: RepulsiveCore | None = None,
+    grade_file: str | Path | None = None,
+    timeout: float | None = None,
+    **settings: Any,
+) -> MDResult:
+    """A short run in one LAMMPS process: no minimisation, no ramp, no resuming, its folder overwritten.
+
+    For many bursts one after the other, where restart files would cost more than the run. Arguments as of `run_md`.
+    """
+    md = _checked({"minimise": False, "ramp_steps": 0, **settings})
+    return _Run(atoms, potential, Path(directory), md, engine, core, grade_file).burst(timeout)
 
 
 def _mpiexec(lammps: LammpsInstallation) -> str:

@@ -18,10 +18,15 @@ Symbols = Annotated[
 
 def command(
     structure: Annotated[
-        Path, typer.Argument(help="Any file ASE reads; the last frame.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Any file ASE reads; the last frame. Or a campaign's SETTINGS.toml, whose temperatures and seeds"
+            " are run; then only --out, --workers and --json apply.",
+            show_default=False,
+        ),
     ],
-    temperature: Annotated[float, typer.Option(min=0.0, help="K", show_default=False)],
-    steps: Annotated[int, typer.Option(min=0, help="Recorded steps.", show_default=False)],
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="K", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Recorded steps.", show_default=False)] = None,
     potential: Annotated[Path | None, typer.Option(help="A .mtp file.", show_default=False)] = None,
     pair: Annotated[
         list[str] | None,
@@ -49,13 +54,22 @@ def command(
     grade_every: Annotated[int, typer.Option(min=1)] = 20,
     grade_limit: Annotated[float, typer.Option(min=0.0)] = 10.0,
     processes: Annotated[int, typer.Option(min=1, help="MPI processes.")] = 1,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("runs/md"),
+    workers: Annotated[int, typer.Option(min=1, help="Runs of a campaign at a time.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Default: runs/md, or runs/SETTINGS.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run molecular dynamics; the same command continues a killed run and returns a complete one.
 
     Example: atomistic md llzo.cif --potential llzo.mtp --temperature 900 --steps 50000 --out runs/llzo-900K
+
+    Example: atomistic md campaign.toml --out runs/campaign --workers 2
     """
+    if structure.suffix == ".toml":
+        _campaign(structure, out, workers, as_json)
+        return
     from atomistic.dynamics import LammpsPotential
     from atomistic.errors import InputError
     from atomistic.labels import read_frames
@@ -63,6 +77,12 @@ def command(
     from atomistic.mtp.core import RepulsiveCore
     from atomistic.mtp.potential import read_mtp
 
+    out = out or Path("runs/md")
+    for name, value in (("--temperature", temperature), ("--steps", steps)):
+        if value is None:
+            raise InputError(
+                name, None, "it is needed with a structure; without, give a campaign's SETTINGS.toml"
+            )
     symbols = tuple(species.split()) if species else None
     if (potential is None) == (not pair):
         raise InputError("--potential", potential, "give either --potential FILE.mtp or --pair lines")
@@ -131,3 +151,19 @@ def command(
         f"{result.steps} steps of {len(result.final)} atoms, mean temperature {numbers['mean_temperature_K']:.0f} K"
     )
     typer.echo(f"trajectory: {result.trajectory}\nnumbers: {out / 'results.json'}")
+
+
+def _campaign(settings: Path, out: Path | None, workers: int, as_json: bool) -> None:
+    from atomistic.campaign import run_campaign
+    from atomistic.commands.mcmd import show
+    from atomistic.sampling import read_settings
+
+    folder = out or Path("runs") / settings.stem
+    records = run_campaign(
+        read_settings(settings),
+        folder,
+        base=settings.parent,
+        workers=workers,
+        say=lambda text: typer.echo(text, err=True),
+    )
+    show(records, folder, as_json)

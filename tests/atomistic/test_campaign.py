@@ -1,0 +1,238 @@
+"""Campaigns: from settings to a folder, killed and resumed, over processes, and what stops one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read, write
+from typer.testing import CliRunner
+
+from atomistic.campaign import run_campaign, shipped_potentials
+from atomistic.cli import app, main
+from atomistic.errors import CompositionError, FileFormatError, InputError
+from atomistic.mtp.kernel import evaluate
+from atomistic.mtp.potential import read_mtp
+from atomistic.sampling import Campaign, read_settings, validated
+
+DATA = Path(__file__).parent / "data" / "al_cu_level6.mtp"
+COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
+
+
+def alloy(copper: int = 10) -> Atoms:
+    atoms = bulk("Al", a=3.9, cubic=True).repeat((2, 2, 2))
+    atoms.numbers[np.random.default_rng(0).choice(len(atoms), copper, replace=False)] = 29
+    return atoms
+
+
+SETTINGS = """
+potential = "al_cu.mtp"
+seeds = [1, 2]
+segment_ps = 0.2
+
+[cell]
+kind = "file"
+path = "alloy.xyz"
+
+[equilibration]
+ramp_ps = 0.1
+npt_ps = 0.6
+
+[mcmd]
+pairs = [["Al", "Cu"]]
+temperature = 700
+cycles = 6
+attempts = 40
+burst_ps = 0.1
+
+[production]
+temperatures = [500, 350.5]
+ramp_ps = 0.1
+npt_ps = 0.6
+time_ps = 0.8
+frame_interval_ps = 0.1
+"""
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    shutil.copyfile(DATA, folder / "al_cu.mtp")
+    write(folder / "alloy.xyz", alloy())
+    (folder / "alloy.toml").write_text(SETTINGS, encoding="utf-8")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_campaign_gives_runs_by_temperature_and_seed(inputs: Path, tmp_path: Path) -> None:
+    settings = read_settings(inputs / "alloy.toml")
+    records = run_campaign(settings, tmp_path / "run", base=inputs)
+    assert [(r["stage"], r["temperature_K"], r["seed"], r["stopped"]) for r in records] == [
+        ("mcmd", 700.0, 1, None), ("mcmd", 700.0, 2, None),
+        ("production", 350.5, 1, None), ("production", 350.5, 2, None),
+        ("production", 500.0, 1, None), ("production", 500.0, 2, None),
+    ]  # fmt: skip
+    campaign = Campaign.load(tmp_path / "run")
+    assert sorted(campaign.by_temperature()) == [350.5, 500.0]
+    for run in campaign.runs:
+        frames = run.open().read()
+        assert frames.n_frames == 9
+        np.testing.assert_allclose(frames.times, np.arange(9) * 0.1, rtol=0, atol=1e-9)
+        assert np.ptp(frames.cells, axis=0).max() < 1e-9
+        assert sorted(frames.species) == sorted(alloy().get_chemical_symbols())
+        # The cell is the mean of the constant-pressure run before, not the built one.
+        assert (
+            abs(np.linalg.det(frames.cells[0]) - run.record["mean_volume_A3"])
+            < 1e-6 * run.record["mean_volume_A3"]
+        )
+        assert frames.provenance["potential_checksum"] == read_mtp(DATA).checksum
+        assert not (run.folder / "work").exists()
+    first, second = (run.open().read().positions for run in campaign.by_temperature()[500.0])
+    assert np.abs(first - second).max() > 0.1
+    # What the swaps say the energy is, is the energy of the frame stored with it, to the file's rounding.
+    swaps = campaign.mcmd_trajectory(1)
+    assert swaps is not None
+    frames = swaps.read()
+    assert frames.n_frames == 7
+    import pandas as pd
+
+    table = pd.read_csv(tmp_path / "run" / "mcmd" / "seed1" / "cycles.csv")
+    potential = read_mtp(DATA)
+    for k in range(1, 7):
+        energy = evaluate(potential, frames.atoms(k)).energy
+        assert abs(energy - table["energy_after_burst_eV"][k - 1]) < 2e-3
+    assert table["accepted_Al_Cu"].sum() > 0
+    # A second call repeats nothing.
+    before = contents(tmp_path / "run")
+    started = time.monotonic()
+    run_campaign(settings, tmp_path / "run", base=inputs)
+    assert time.monotonic() - started < 5.0
+    assert contents(tmp_path / "run") == before
+
+
+def kill_at(command: list[str], folder: Path, moment: str, after: float) -> None:
+    """Start a command and kill it with all its children `after` seconds after `moment` (a path) exists."""
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 240
+    while not (folder / moment).exists():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(after)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_killed_campaign_ends_with_the_same_bytes(inputs: Path, tmp_path: Path) -> None:
+    settings = inputs / "alloy.toml"
+    text = settings.read_text(encoding="utf-8").replace("seeds = [1, 2]", "seeds = [3]")
+    settings.write_text(text.replace("[500, 350.5]", "[500]"), encoding="utf-8")
+    run_campaign(read_settings(settings), tmp_path / "whole", base=inputs)
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "atomistic.cli", "md", str(settings), "--out", str(killed)]
+    kill_at(command, killed, "equilibration/seed3/work/md/restart.bin", 0.05)
+    kill_at(command, killed, "mcmd/seed3/work/state.npz", 0.3)
+    kill_at(command, killed, "mcmd/seed3/work/burst/segment.log", 0.1)
+    kill_at(command, killed, "production/T500/seed3/work/run/trajectory.bin", 0.02)
+    assert not (killed / "results.json").exists()
+    run_campaign(read_settings(settings), killed, base=inputs)
+    assert contents(killed) == contents(tmp_path / "whole")
+
+
+def test_processes_give_what_one_gives(inputs: Path, tmp_path: Path) -> None:
+    settings = validated(
+        read_settings(inputs / "alloy.toml").model_dump()
+        | {"production": {"temperatures": [500.0], "npt_ps": 0.0, "ramp_ps": 0.0, "time_ps": 0.2}},
+        "x",
+    )
+    said: list[str] = []
+    run_campaign(settings, tmp_path / "two", base=inputs, workers=2, say=said.append)
+    assert len(said) == 4
+    run_campaign(settings, tmp_path / "one", base=inputs)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_stopped_runs_are_kept_and_said(inputs: Path, tmp_path: Path) -> None:
+    values = read_settings(inputs / "alloy.toml").model_dump(mode="json")
+    values |= {"framework": ["Al", "Cu"], "framework_limit": 1e-6, "seeds": [1], "mcmd": None}
+    records = run_campaign(validated(values, "x"), tmp_path / "run", base=inputs)
+    assert [(r["stage"], r["stopped"]) for r in records] == [("equilibration", "framework")]
+    assert Campaign.load(tmp_path / "run").by_temperature() == {}
+
+
+def test_bad_input_is_named_before_anything_runs(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values: dict[str, Any] = read_settings(inputs / "alloy.toml").model_dump(mode="json")
+
+    def attempt(**change: Any) -> None:
+        run_campaign(validated({**values, **change}, "x"), tmp_path / "bad", base=inputs)
+
+    with pytest.raises(InputError, match=f"potential: 'no.mtp'.*{shipped_potentials()[0]}"):
+        attempt(potential="no.mtp")
+    with pytest.raises(InputError, match=r"mcmd.pairs: \['Al', 'Zn'\].*holds Al, Cu"):
+        attempt(mcmd={**values["mcmd"], "pairs": [["Al", "Zn"]]})
+    assert not (tmp_path / "bad" / "equilibration").exists()
+    shutil.rmtree(tmp_path / "bad")
+    with pytest.raises(FileFormatError, match="no such file"):
+        attempt(cell={**values["cell"], "path": "absent.xyz"})
+    shutil.rmtree(tmp_path / "bad")
+    with pytest.raises(InputError, match=r"grade: None.*active-set"):
+        attempt(grade_limit=5.0)
+    with pytest.raises(InputError, match="workers"):
+        run_campaign(validated(values, "x"), tmp_path / "bad", base=inputs, workers=0)
+    with pytest.raises(CompositionError, match="leaves -1 Li"):
+        attempt(
+            potential="llzo-ta-level8", mcmd=None, cell={"kind": "llzo", "contents": {"al": 2.0, "ta": 2.0}}
+        )
+    shutil.rmtree(tmp_path / "bad")
+    with pytest.raises(InputError, match=r"cell\.contents"):
+        attempt(potential="llzo-ta-level8", mcmd=None, cell={"kind": "llzo", "contents": {"tb": 2.0}})
+    # One folder, one campaign.
+    run_campaign(validated(values, "x"), tmp_path / "good", base=inputs, until="build")
+    with pytest.raises(InputError, match="other settings"):
+        run_campaign(validated({**values, "timestep_fs": 1.0}, "x"), tmp_path / "good", base=inputs)
+    # The command line: one message, exit code 2.
+    empty = (inputs / "alloy.toml").read_text(encoding="utf-8").replace("[500, 350.5]", "[]")
+    (inputs / "empty.toml").write_text(empty, encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        main(["md", str(inputs / "empty.toml"), "--out", str(tmp_path / "never")])
+    assert left.value.code == 2
+    assert "the list is empty" in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()
+
+
+def test_build_command_reports_charge_and_draws(inputs: Path, tmp_path: Path) -> None:
+    (inputs / "cell.toml").write_text(
+        'potential = "llzo-ta-level8"\n[cell]\nkind = "llzo"\ncontents = { ta = 0.5 }\n', encoding="utf-8"
+    )
+    done = CliRunner().invoke(app, ["build", str(inputs / "cell.toml"), "--out", str(tmp_path / "cell")])
+    assert done.exit_code == 0, done.output
+    assert "188 atoms, charge +0 e" in done.output
+    report = json.loads((tmp_path / "cell" / "build" / "results.json").read_text(encoding="utf-8"))
+    assert report["cells"]["1"]["stoichiometry"] == {"La": 3.0, "Li": 6.5, "O": 12.0, "Ta": 0.5, "Zr": 1.5}
+    assert (tmp_path / "cell" / "build" / "structure.png").stat().st_size > 10_000
+    atoms = read(tmp_path / "cell" / "cells" / "seed1.extxyz")
+    assert isinstance(atoms, Atoms)
+    assert len(atoms) == 188
