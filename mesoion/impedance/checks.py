@@ -16,6 +16,9 @@ from mesoion.impedance.measurement import Measurement
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+TOO_NOISY = 0.1
+"""Noise relative to |Z| above which a spectrum cannot be judged, and is not called valid."""
+
 # Reach of the window (1 - (d/reach)²)² in which noise is averaged, decades of frequency.
 _REACH = 1.2
 # Standard deviation of the prior of the slope of ln σ² per decade: noise in proportion to f has 4.6.
@@ -64,7 +67,8 @@ class SpectrumCheck:
     fit: of the points that are no outliers. noise, residual, outliers (n,): at every point; residual is
     (Z - Z_fit)/|Z|. systematic: root mean square of the part of the residual that neighbouring points share, relative
     to |Z|; chance: probability of as much in a spectrum with independent errors. valid: whether the spectrum obeys
-    the Kramers-Kronig relations to within its noise or `tolerance`. words: the findings in sentences.
+    the Kramers-Kronig relations to within its noise or `tolerance`, at a noise that lets it be judged.
+    words: the findings in sentences.
     """
 
     measurement: Measurement
@@ -117,7 +121,7 @@ def check_spectrum(
     everywhere, _ = _local_noise(fit, f)
     drift = _drift(fit, inductance, capacitance)
     systematic, chance = _systematic(fit, noise, np.random.default_rng(seed))
-    valid = chance >= _SYSTEMATIC_CHANCE or systematic <= tolerance
+    valid = everywhere.level <= TOO_NOISY and (chance >= _SYSTEMATIC_CHANCE or systematic <= tolerance)
     check = SpectrumCheck(measurement, fit, everywhere, residual, ~keep, systematic, chance, drift, valid, ())
     return replace(check, words=_words(check, worst is not None and int((~keep).sum()) >= most))
 
@@ -234,7 +238,9 @@ def _words(check: SpectrumCheck, more_outliers: bool) -> tuple[str, ...]:
         f"noise: {noise.level:.2g} of |Z| (root mean square), from {noise.sigma[quiet]:.1g} at {f[quiet]:.3g} Hz to "
         f"{noise.sigma[loud]:.1g} at {f[loud]:.3g} Hz"
     ]
-    if not check.valid:
+    if noise.level > TOO_NOISY:
+        words.append(f"Kramers-Kronig: cannot be judged where the noise is above {TOO_NOISY:.0%} of |Z|")
+    elif not check.valid:
         words.append(
             f"Kramers-Kronig: violated; neighbouring points share a residual of {check.systematic:.2g} of |Z|: the "
             "sample changed, was not linear or not stable, or the sign or the columns are mistaken"

@@ -40,14 +40,13 @@ MPR_MARK = b"BIO-LOGIC MODULAR FILE"
 class Block:
     """One table of a file with what the file says of it.
 
-    `defined_sign`: the format itself defines its imaginary column as Z''. `rest`: rows at frequency 0 are rest periods.
+    `defined_sign`: the format itself defines its imaginary column as Z''.
     """
 
     file: TextFile
     format: str
     rows: Rows
     defined_sign: bool = False
-    rest: bool = False
     stated: tuple[Stated, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -126,7 +125,7 @@ def _ec_lab(file: TextFile) -> Block:
         fault = "the first row does not fit the labels"
         raise file.error(first, fault, "the file is damaged: export it again")
     check_columns(file, layout)
-    return Block(file, "EC-Lab text (BioLogic)", read_rows(file, layout), rest=True, stated=tuple(stated))
+    return Block(file, "EC-Lab text (BioLogic)", read_rows(file, layout), stated=tuple(stated))
 
 
 def _labels_of(file: TextFile, header: int) -> dict[int, Column]:
@@ -378,15 +377,15 @@ def read_mpr(path: Path) -> Block:
         if not all(math.isfinite(values[i][row]) for i in needed):
             raise file.error(row, "a value that is not finite", remedy)
     rows = Rows(layout, list(range(count)), values, False, count)
-    return Block(file, "EC-Lab binary (BioLogic)", rows, rest=True, notes=("lines are counted in data rows",))
+    return Block(file, "EC-Lab binary (BioLogic)", rows, notes=("lines are counted in data rows",))
 
 
 def without_rest(block: Block) -> Block:
-    """The block without rows of a rest before a sweep: frequency 0 in EC-Lab, frequency and impedance 0 elsewhere."""
+    """The block without the rows of a rest before a sweep, whose frequency and impedance are 0."""
     frequency = block.rows.column("frequency")
     assert frequency is not None
     parts = [p[1] for q in ("real", "imaginary", "modulus") if (p := block.rows.column(q)) is not None]
-    rest = [f == 0.0 and (block.rest or not any(p[k] for p in parts)) for k, f in enumerate(frequency[1])]
+    rest = [f == 0.0 and not any(p[k] for p in parts) for k, f in enumerate(frequency[1])]
     if not any(rest):
         return block
     keep = [k for k, r in enumerate(rest) if not r]

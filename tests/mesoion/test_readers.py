@@ -167,6 +167,10 @@ FORMS = {
         "a.csv",
         csv("Frequency (kHz),Z' (MΩ),Z'' (MΩ)", "{f:.9g},{re:.9g},{im:.9g}", F / 1e3, Z / 1e6),
     ),
+    "angular frequency": (
+        "a.csv",
+        csv("f / rad/s,Z' / ohm,-Z'' / ohm", "{f:.10g},{re:.10g},{nim:.10g}", 2 * np.pi * F),
+    ),
     "other columns between": ("a.csv", csv("t/s,Zim,note,Zre,f", "3,{im:.9g},ok,{re:.9g},{f:.9g}")),
     "rising": ("a.csv", csv("f,Zre,Zim", "{f:.9g},{re:.9g},{im:.9g}", F[::-1], Z[::-1])),
     "positive Z''": ("a.csv", csv("f,Z',Z''", "{f:.9g},{re:.9g},{nim:.9g}")),

@@ -138,6 +138,12 @@ def test_what_no_causal_sample_can_show_is_refused(case: str) -> None:
     assert any(w.startswith("Kramers-Kronig: violated") for w in check.words)
 
 
+def test_a_spectrum_that_is_mostly_noise_is_not_called_valid() -> None:
+    check = check_spectrum(measured(noisy(pellet(), 0.3, np.random.default_rng(1))))
+    assert not check.valid
+    assert any("cannot be judged" in w for w in check.words)
+
+
 def test_a_series_inductance_is_seen_and_taken_off() -> None:
     s = 2j * np.pi * F
     bare = 20.0 + 5.0 / (1 + s * 1e-4) + 1 / (1e-5 * s**0.9)
