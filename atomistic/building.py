@@ -23,18 +23,21 @@ if TYPE_CHECKING:
     from atomistic.crystals import Crystal
     from atomistic.mtp.potential import MTPotential
 
-HOSTS = {"llzo": "LLZO", "lstz": "LSTZ", "llto": "LLTO"}
-
 
 def crystal_of(cell: CellSettings) -> Crystal:
     """The crystal a boundary cell is made of. Raises InputError for contents its maker does not know."""
-    from atomistic.crystals import CRYSTALS
+    from atomistic.crystals import Garnet, Perovskite
 
-    maker: Callable[..., Crystal] = CRYSTALS[HOSTS[cell.host]]
+    makers: dict[str, Callable[..., Crystal]] = {
+        "llzo": Garnet.llzo,
+        "lstz": Perovskite.lstz,
+        "llto": Perovskite.llto,
+    }
     try:
-        return maker(**cell.contents)
+        crystal: Crystal = makers[cell.host](**cell.contents)
     except TypeError as error:
         raise InputError("cell.contents", cell.contents, f"{error}") from None
+    return crystal
 
 
 def bulk_cell(

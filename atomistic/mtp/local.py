@@ -16,15 +16,13 @@ import numpy.typing as npt
 from atomistic.errors import GeometryError
 from atomistic.mtp.core import RepulsiveCore
 from atomistic.mtp.kernel import (
-    FloatArray,
-    IntArray,
     _add_core,
     _moments,
     _radial,
     _workspace,
     build_model,
 )
-from atomistic.mtp.neighbours import compiled, inlined
+from atomistic.mtp.neighbours import FloatArray, IntArray, compiled, inlined
 from atomistic.mtp.potential import MTPotential
 
 MOST_NEIGHBOURS = 1000
@@ -326,17 +324,9 @@ class LocalEnergies:
             counts = np.maximum(counts // 2, 1)
         reach = np.ceil(potential.cutoff / (heights / counts) - 1e-12).astype(np.int64)
         n = len(kinds)
-        links = [np.full(n, -1, np.int64) for _ in range(3)]
-        self.bins = Bins(
-            inside,
-            np.empty((n, 3)),
-            kinds,
-            np.full(int(np.prod(counts)), -1, np.int64),
-            *links,
-            box,
-            counts,
-            reach,
-        )
+        after, before, where = (np.full(n, -1, np.int64) for _ in range(3))
+        head = np.full(int(np.prod(counts)), -1, np.int64)
+        self.bins = Bins(inside, np.empty((n, 3)), kinds, head, after, before, where, box, counts, reach)
         _fill(self.bins)
         self.model = build_model(potential, core)
         self.work = _workspace(self.model, MOST_NEIGHBOURS)
