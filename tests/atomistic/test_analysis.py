@@ -21,6 +21,7 @@ from atomistic.analysis_structure import distance_slabs
 from atomistic.boundary_planes import BoundaryPlanes
 from atomistic.cli import main
 from atomistic.errors import AtomisticError, FileFormatError, InputError, TrajectoryError
+from atomistic.sampling import CampaignSettings, temperature_name
 from atomistic.trajectory import Trajectory, save_trajectory
 from mesoion.material import Material
 from mesoion.pellet import Pellet, RepresentativeVolume
@@ -323,7 +324,7 @@ def test_lengths_of_another_unit_and_times_that_disagree_are_refused(tmp_path: P
     with pytest.raises(InputError, match="atoms per cubic angstrom"):
         open_sources(tmp_path / "runs.toml")
     (tmp_path / "runs.toml").write_text('lengths = "angstrom"\n' + text, encoding="utf-8")
-    assert open_sources(tmp_path / "runs.toml").runs[0].source.n_atoms == 168
+    assert len(open_sources(tmp_path / "runs.toml").runs[0].source.species) == 168
     write_dump(short, tmp_path / "a.dump")
     timed = (tmp_path / "a.dump").read_text(encoding="utf-8")
     pieces = timed.split("ITEM: TIMESTEP\n")[1:]
@@ -374,7 +375,7 @@ def test_ions_that_do_not_move_a_site_distance_count_nowhere(tmp_path: Path, bul
         ({"relative_permittivity": None}, "relative_permittivity"),
         ({"potential": None}, "record.potential"),
         ({"potential": "none.mtp"}, "cannot be read"),
-        ({"name": "a b"}, "record.name"),
+        ({"name": "a b"}, "record: name"),
         ({"names": "a"}, "did you mean name"),
         ({"region": "boundary"}, "have no boundaries"),
         ({"haven_ratio": {"value": 1.0, "kind": "assumption", "source": "a guess"}}, "uncertainty"),
@@ -514,7 +515,8 @@ def test_slabs_cover_every_height_once_and_directions_are_orthonormal() -> None:
     slabs = distance_slabs(planes, 3.0)
     edges = sorted((low % 30.0, (high - low)) for layers in slabs.values() for low, high in layers)
     np.testing.assert_allclose(sum(width for _, width in edges), 30.0, rtol=1e-12, atol=0)
-    assert len(slabs) == 4
+    assert len(slabs) == 2
+    assert len(distance_slabs(planes, 2.2)) == 3
     cell = np.array([[4.0, 0.0, 0.0], [1.0, 5.0, 0.0], [0.5, 0.7, 6.0]])
     for axis in range(3):
         turn = plane_directions(cell, axis)
@@ -528,3 +530,100 @@ def test_a_settings_file_is_read_as_written(bulk: Path) -> None:
     found = read_analysis_settings(bulk / "runs.toml")
     assert found.sites == {"Zr": 2.0}
     assert [run.temperature_K for run in found.runs] == [700.0, 700.0, 900.0, 900.0, 1200.0, 1200.0]
+
+
+# --- a campaign's folder ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `atomistic md` leaves it: a cell that notes its planes, from which the framework has since moved."""
+    folder = tmp_path_factory.mktemp("campaign") / "c"
+    cell = {"kind": "boundary", "boundary": "Sigma5[100](01-2)", "host": "lstz"}
+    production = {"temperatures": [900.0, 1200.0], "time_ps": 200.0, "frame_interval_ps": 0.5}
+    values = {
+        "potential": "x.mtp",
+        "seeds": [1, 2],
+        "cell": cell,
+        "production": production,
+        "title": "Layers",
+    }
+    made = CampaignSettings(**values)  # type: ignore[arg-type]
+    (folder / "cells").mkdir(parents=True)
+    (folder / "settings.json").write_text(json.dumps(made.model_dump(mode="json")), encoding="utf-8")
+    (folder / "potential.mtp").write_bytes(b"MTP\n")
+    for seed in (1, 2):
+        for kelvin in production["temperatures"]:
+            if (kelvin, seed) == (1200.0, 2):
+                continue
+            place = folder / "production" / temperature_name(kelvin) / f"seed{seed}"
+            place.mkdir(parents=True)
+            moved = walk(kelvin, seed, slow=0.3)
+            shifted = moved.positions + np.array([0.0, 0.0, 1.7])
+            save_trajectory(
+                Trajectory(moved.species, moved.times, moved.cells, shifted), place / "trajectory.bin"
+            )
+            record = {"temperature_K": kelvin, "seed": seed, "stopped": None}
+            (place / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        atoms = moved.atoms(0)
+        atoms.positions[:128] = LATTICE
+        atoms.info |= {"normal_axis": 2, "boundary_heights": np.array([6.0, 18.0])}
+        atoms.write(folder / "cells" / f"seed{seed}.extxyz")
+    return folder
+
+
+def test_a_campaign_is_read_with_its_planes_its_width_and_its_potential(
+    campaign: Path, tmp_path: Path
+) -> None:
+    text = "structure_frames = 40\nrdf_range_A = 3.0\n[sites]\nZr = 2.0\n[boundary]\nlattice_constant_A = 6.7082\n"
+    text += '[record]\nname = "layers"\nmaterial = "toy"\nmethod = "walks"\n'
+    (tmp_path / "s.toml").write_text(text, encoding="utf-8")
+    sources = open_sources(campaign, read_analysis_settings(tmp_path / "s.toml"))
+    for source in sources.runs:
+        assert source.planes is not None
+        np.testing.assert_allclose(np.array(source.planes.fractions) * 24.0, [7.7, 19.7], rtol=0, atol=0.1)
+    analysis = analyse(sources)
+    results = analysis.results
+    assert results.title == "Layers"
+    assert results.potential == "potential.mtp"
+    assert any("1200 K, seed 2: not finished" in warning for warning in results.warnings)
+    assert results.boundary is not None
+    # The papers' rule: 2 spacings of (0 1 -2), 6.7082/sqrt(5) = 3.0 A each, are above 5 A.
+    np.testing.assert_allclose(results.boundary.width.value_A, 6.0, rtol=1e-4, atol=0)
+    assert "interplanar spacings" in results.boundary.width.rule
+    for kelvin in (900.0, 1200.0):
+        for region, slow in (("bulk", 1.0), ("boundary", 0.3)):
+            for direction in ("along", "across"):
+                got = results.used(region, direction)[kelvin][0].value
+                assert slow * exact(kelvin) / got == pytest.approx(1.0, abs=0.3)
+    # Li fill the slow layers in inverse proportion to D: ratio of odds at theta of 0.15 and 0.48.
+    energies = [row for row in results.segregation if row.solute == "Li"]
+    assert [row.temperature_K for row in energies] == [900.0, 1200.0]
+    assert all(row.energy_eV < -3 * row.standard_uncertainty_eV for row in energies)
+    record = record_of(results, record_settings(results, None, "s.toml"))
+    assert record.boundary is not None
+    assert (record.boundary.sigma, record.region) == (5, "boundary")
+    assert record.segregation_energy_eV is not None
+    bulk_part = record_of(
+        results,
+        record_settings(results, {**results.settings["record"], "relative_permittivity": PERMITTIVITY}, "x"),
+        region="bulk",
+    )
+    assert bulk_part.region == "bulk"
+    assert write_analysis(analysis, tmp_path / "out").joinpath("figures", "profile.png").exists()
+
+
+PERMITTIVITY = {"value": 50.0, "uncertainty_factor": 1.5, "kind": "assumption", "source": "a lattice's"}
+
+
+def test_a_campaign_that_cannot_be_analysed_is_refused(campaign: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"holds no settings\.json"):
+        open_sources(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "settings.json").write_bytes((campaign / "settings.json").read_bytes())
+    with pytest.raises(TrajectoryError, match="no complete production run"):
+        open_sources(empty)
+    (tmp_path / "runs.toml").write_text(RUNS, encoding="utf-8")
+    with pytest.raises(InputError, match="leave \\[\\[runs\\]\\] out"):
+        open_sources(campaign, read_analysis_settings(tmp_path / "runs.toml"))
