@@ -1,6 +1,7 @@
 """Mean-square displacements: this project beside kinisi and GEMDAT on the same walk, each in its own process.
 
-    python benchmarks/msd_speed.py [--frames 100000] [--ions 500] [--gemdat-ions 50] [--kinisi-lags 20] [--out FILE]
+    python benchmarks/msd_speed.py [--frames 100000] [--ions 500] [--kinisi-lags 20] [--out FILE]
+        [--kinisi-ions 500] [--gemdat-ions 50]
 
 Reported: CPU seconds of the calculation alone and the peak memory of the process less what it held before, beside the
 size of the trajectory (float64, ions only). Ours computes all lags to half the run, by direction, tracer and
@@ -113,13 +114,15 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=100_000)
     parser.add_argument("--ions", type=int, default=500)
+    parser.add_argument("--kinisi-ions", type=int, default=None, help="fewer, where the memory asks for it")
     parser.add_argument("--gemdat-ions", type=int, default=50)
     parser.add_argument("--kinisi-lags", type=int, default=20)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     rows = []
-    few = given.gemdat_ions
-    for function, ions in ((ours, given.ions), (ours, few), (kinisi, given.ions), (gemdat, few)):
+    few, some = given.gemdat_ions, given.kinisi_ions or given.ions
+    sizes = dict.fromkeys((given.ions, some, few))
+    for function, ions in (*((ours, size) for size in sizes), (kinisi, some), (gemdat, few)):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             try:
                 row = pool.apply(function, (given.frames, ions, given.kinisi_lags))
