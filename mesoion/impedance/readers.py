@@ -359,7 +359,7 @@ def _temperature(
     if column is not None:
         values = column[1][piece]
         # Gamry writes -327.67 °C where no sensor is connected.
-        values = values[np.isfinite(values) & (values > 60.0)]
+        values = values[np.isfinite(values) & (values > 0.0)]
         if values.size:
             spread = float(np.ptp(values))
             sources.append(

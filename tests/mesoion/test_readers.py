@@ -270,6 +270,16 @@ def test_repeated_and_returning_sweeps_are_kept_apart(tmp_path: Path) -> None:
     assert "rising frequencies, turned round" not in down.notes
 
 
+def test_a_cycle_column_keeps_sweeps_of_different_ranges_apart(tmp_path: Path) -> None:
+    f, z, cycle = np.r_[F, F[5:]], np.r_[Z, 2 * Z[5:]], np.r_[np.full(25, 3), np.full(20, 4)]
+    lines = [f"{a:.10g},{b.real:.10g},{-b.imag:.10g},{c}" for a, b, c in zip(f, z, cycle, strict=True)]
+    first, second = read(tmp_path, "\n".join(["f / Hz,Z' / ohm,-Z'' / ohm,cycle", *lines]), "a.csv")
+    assert [first.name, second.name] == ["a cycle 3", "a cycle 4"]
+    assert_allclose(second.impedance, 2 * Z[5:], rtol=1e-8, atol=0)
+    with pytest.raises(MeasuredFileError, match="rising and falling"):
+        read(tmp_path, "\n".join(["f / Hz,Z' / ohm,-Z'' / ohm,x", *lines]), "a.csv")
+
+
 def test_two_tables_with_labels_of_their_own_are_two_measurements(tmp_path: Path) -> None:
     text = "temperature: 30 °C\n" + csv() + "\ntemperature: 40 °C\n" + csv(z=0.5 * Z)
     first, second = read(tmp_path, text, "a.csv")
