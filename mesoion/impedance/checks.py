@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,10 @@ from scipy import stats
 from mesoion.errors import InputError
 from mesoion.impedance.kramers_kronig import FEWEST_POINTS, KramersKronigFit, fit_kramers_kronig
 from mesoion.impedance.measurement import Measurement
+from mesoion.plots import COLOURS, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -265,3 +270,30 @@ def _words(check: SpectrumCheck, more_outliers: bool) -> tuple[str, ...]:
     ):
         words.append(f"leads: a series inductance of {inductance:.2g} ± {error:.1g} H shows at {f[0]:.3g} Hz")
     return tuple(words)
+
+
+def plot_residuals(ax: Axes, check: SpectrumCheck) -> Axes:
+    """Draw the residuals of Z' and Z'' in per cent of |Z| over frequency, the noise as a band of ±2σ; returns `ax`."""
+    f = check.measurement.frequency
+    with style():
+        band = 200.0 * check.noise.sigma
+        ax.fill_between(f, -band, band, color="#bbbbbb", alpha=0.5, lw=0, label="±2σ noise")
+        for values, name, colour, marker in (
+            (check.residual.real, "Z′", COLOURS[0], "o"),
+            (check.residual.imag, "Z″", COLOURS[1], "s"),
+        ):
+            ax.plot(f, 100.0 * values, ls="", marker=marker, ms=3, color=colour, label=name)
+        if check.outliers.any():
+            larger = np.where(
+                np.abs(check.residual.real) > np.abs(check.residual.imag),
+                check.residual.real,
+                check.residual.imag,
+            )
+            out = check.outliers
+            ax.plot(f[out], 100.0 * larger[out], ls="", marker="x", ms=7, color="black", label="outlier")
+        ax.set_xscale("log")
+        ax.set_xlabel("f / Hz")
+        ax.set_ylabel("residual / % of |Z|")
+        ax.set_title(check.measurement.name + ("" if check.valid else ": not valid"))
+        ax.legend()
+    return ax

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from mesoion.errors import InputError
 from mesoion.impedance.audit import audit_geometry
-from mesoion.impedance.checks import check_spectrum, estimate_noise
+from mesoion.impedance.checks import check_spectrum, estimate_noise, plot_residuals
 from mesoion.impedance.corrections import compensate_fixture, subtract_leads
 from mesoion.impedance.kramers_kronig import elements, fit_kramers_kronig, kramers_kronig_residual
 from mesoion.impedance.measurement import Geometry, Measurement
@@ -103,6 +103,23 @@ def test_outliers_are_found_one_by_one_and_do_not_count_as_noise() -> None:
     kept = check.kept()
     assert len(kept.frequency) == len(F) - 2
     assert kept.notes[-1] == "2 outliers left out"
+
+
+def test_residuals_are_drawn_in_per_cent_with_the_noise_and_the_outliers() -> None:
+    from matplotlib import pyplot as plt
+
+    z = noisy(pellet(), 1e-3, np.random.default_rng(5))
+    z[20] *= 1.02
+    check = check_spectrum(measured(z))
+    figure, ax = plt.subplots()
+    assert plot_residuals(ax, check) is ax
+    real, imaginary, out = ax.get_lines()
+    assert_allclose(real.get_ydata(), 100 * check.residual.real, rtol=1e-12, atol=0)
+    assert_allclose(imaginary.get_ydata(), 100 * check.residual.imag, rtol=1e-12, atol=0)
+    assert list(out.get_xdata()) == [F[20]]
+    assert ax.get_ylabel() == "residual / % of |Z|"
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["±2σ noise", "Z′", "Z″", "outlier"]
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("change", [0.05, -0.08])
