@@ -25,7 +25,7 @@ _METAL = "magma_r"
 
 
 def overpotential_profile(ax: Axes, state: State, *, label: str | None = None) -> Axes:
-    """eta along a line [mV] over x, boundary layers shaded. Raises InputError for a state that is no line."""
+    """eta along a line [mV or µV] over x, boundary layers shaded. Raises InputError for a state that is no line."""
     from mesoion.lithium_potential import overpotential
 
     mesh = state.system.mesh
@@ -33,14 +33,16 @@ def overpotential_profile(ax: Axes, state: State, *, label: str | None = None) -
         raise InputError("state", f"{mesh.dimension} dimensions", "give a state along a line")
     x = mesh.centers[:, 0]
     unit, factor = ("µm", 1e-6) if np.ptp(x) > 2e-7 else ("nm", 1e-9)
+    eta = overpotential(state)
+    volt, scale = ("mV", 1e3) if np.abs(eta).max() > 1e-4 else ("µV", 1e6)
     with style():
-        ax.plot(x / factor, overpotential(state) * 1e3, label=label)
+        ax.plot(x / factor, eta * scale, label=label)
         ax.axhline(0.0, color="#444444", lw=0.6)
         for cell in np.flatnonzero(mesh.region > 0):
             half = 0.5 * mesh.volumes[cell]
             ax.axvspan((x[cell] - half) / factor, (x[cell] + half) / factor, color="#dddddd", lw=0, zorder=0)
         ax.set_xlabel(f"x / {unit}")
-        ax.set_ylabel("overpotential / mV")
+        ax.set_ylabel(f"overpotential / {volt}")
         ax.annotate(
             "metal favoured", (0.02, 0.97), xycoords="axes fraction", va="top", fontsize=8, color="#444444"
         )

@@ -29,6 +29,7 @@ from mesoion.lithium_potential import (
 from mesoion.material import Material, Phase
 from mesoion.mesh import tensor_mesh
 from mesoion.microstructure import bricks, lamellae
+from mesoion.smallsignal import impedance
 from mesoion.solve import PNPSystem
 from mesoion.wagner import (
     ElectronicLaw,
@@ -412,3 +413,19 @@ def test_polycrystal_with_junctions() -> None:
     assert set(found) == {"general", "junction"}
     assert found["general"].largest >= found["junction"].largest > 0.0 > found["junction"].smallest
     assert found["junction"].cells < found["general"].cells
+
+
+def test_impedance_of_a_mixed_conductor() -> None:
+    """Both carriers at low frequency, electrons alone where one metal blocks the ions; reduced as direct."""
+    length = 1e-6
+    mesh = tensor_mesh([np.linspace(0.0, length, 101)])
+    frequency = np.logspace(-4, 8, 13)
+    for right, conductivity in ((lithium_electrode(), 0.073 + 1e-6), (ion_blocking_electrode(), 1e-6)):
+        system = mixed_conductor(mesh, {"grain": grain()}, {"left": lithium_electrode(), "right": right})
+        spectra = [
+            impedance(system, system.equilibrium(), frequency, method=method).impedance
+            for method in ("direct", "reduced")
+        ]  # type: ignore[arg-type]
+        np.testing.assert_allclose(spectra[1], spectra[0], rtol=1e-5)
+        # The half cell at a blocking metal counts as metal.
+        np.testing.assert_allclose(spectra[0][0].real, length / conductivity, rtol=6e-3)
