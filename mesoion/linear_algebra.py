@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,12 +12,17 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from scipy.sparse.linalg import splu
 
+if TYPE_CHECKING:
+    from mesoion.fronts import Fronts
+
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 Ints = NDArray[np.int64]
 
 # Wider bands are left to nested dissection.
 _WIDEST_BAND = 24
+# Below this many unknowns compiling the multifrontal kernels is not worth it.
+_FEW = 5_000
 # Fill of three-dimensional meshes makes multigrid the better choice from about here.
 _DIRECT_IN_3D = 8_000
 _MULTIGRID_TOLERANCE, _MULTIGRID_ITERATIONS = 1e-11, 300
@@ -95,6 +102,12 @@ class SparsePattern:
         """The matrix as scipy CSC."""
         return sp.csc_matrix((data, self.indices, self.indptr), shape=(self.n, self.n))
 
+    def compact(self, data: NDArray[Any]) -> sp.csc_matrix:
+        """The matrix as scipy CSC without its zeros."""
+        kept = data != 0.0
+        indptr = np.concatenate([[0], np.cumsum(kept)])[self.indptr].astype(np.int32)
+        return sp.csc_matrix((data[kept], self.indices[kept], indptr), shape=(self.n, self.n))
+
     def multiply(self, data: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
         """Matrix times x, (n,) or (n, c)."""
         product: NDArray[Any] = self.matrix(data) @ x
@@ -133,37 +146,58 @@ class SparsePattern:
         *,
         definite: bool = False,
     ) -> Factor:
-        """Row-scaled LU factors of a real or complex matrix; raises ZeroDivisionError where it is singular.
+        """Factors of a real or complex matrix, row-scaled; raises ZeroDivisionError where it is singular.
 
         Large three-dimensional ones get a multigrid solver instead. `coupling` then says how kind 0 (the
         potential) and the others depend on each other: steady states "one-way" (nearly), storage "both-ways".
-        `definite` says that the matrix is symmetric with a positive definite real part, which needs no scaling.
+        `definite` says that the matrix is symmetric with a positive definite real part: Cholesky's factors of
+        large real ones, and no scaling.
         """
+        direct = _BandFactor if self.banded else _SparseFactor
+        fronts = not self.banded and self.n > _FEW and not np.iscomplexobj(data)
         if definite and not self.multigrid:
-            return (_BandFactor if self.banded else _SparseFactor)(self, data, np.ones(self.n))
+            return _FrontFactor(self, data, None) if fronts else direct(self, data, np.ones(self.n))
         largest = np.maximum.reduceat(np.abs(data)[self._row_order], self._row_starts)
         if not np.all(largest > 0.0) or not np.all(np.isfinite(largest)):
             raise ZeroDivisionError("singular matrix")
         scale = 1.0 / largest
         if self.multigrid:
             return _MultigridSolver(self, data, scale, coupling)
-        scaled = data * scale[self.rows]
-        return _BandFactor(self, scaled, scale) if self.banded else _SparseFactor(self, scaled, scale)
+        if fronts:
+            return _FrontFactor(self, data, scale)
+        return direct(self, data * scale[self.rows], scale)
+
+    @cached_property
+    def fronts(self) -> Fronts:
+        """The pattern's fronts, found once for all its factorisations."""
+        from mesoion.fronts import analyse
+
+        return analyse(self.indptr, self.indices)
 
 
-class Factor:
-    """LU factors; `solve` takes right-hand sides (n,) or (n, c)."""
+class Factor(ABC):
+    """What solves systems of one matrix A; right-hand sides are (n,) or (n, c), real or complex."""
 
+    @abstractmethod
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
         """x with A x = b."""
+
+    @abstractmethod
+    def solve_transposed(self, b: NDArray[Any]) -> NDArray[Any]:
+        """x with A^T x = b."""
+
+
+class _LU(Factor):
+    """Direct factors of the row-scaled matrix."""
+
+    def __init__(self, scale: Floats | None, complex_: bool) -> None:
+        self._scale, self._complex = scale, complex_
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
         return self._solve(b, False)
 
     def solve_transposed(self, b: NDArray[Any]) -> NDArray[Any]:
-        """x with A^T x = b."""
         return self._solve(b, True)
-
-    def __init__(self, scale: Floats, complex_: bool) -> None:
-        self._scale, self._complex = scale, complex_
 
     def _solve(self, b: NDArray[Any], transposed: bool) -> NDArray[Any]:
         if np.iscomplexobj(b) and not self._complex:
@@ -172,17 +206,19 @@ class Factor:
             )
             half = both.shape[1] // 2
             return np.asarray(both[:, :half] + 1j * both[:, half:]).reshape(b.shape)
-        # The factors are those of the row-scaled matrix.
+        if self._scale is None:
+            return self._apply(b, transposed)
         rhs = b if transposed else (b.T * self._scale).T
         rhs = np.asfortranarray(rhs, dtype=complex if self._complex else float)
         x = self._apply(rhs, transposed)
         return (x.T * self._scale).T if transposed else x
 
+    @abstractmethod
     def _apply(self, rhs: NDArray[Any], transposed: bool) -> NDArray[Any]:
-        raise NotImplementedError
+        """The same for the scaled matrix."""
 
 
-class _BandFactor(Factor):
+class _BandFactor(_LU):
     def __init__(self, pattern: SparsePattern, scaled: NDArray[Any], scale: Floats) -> None:
         self._kl, self._ku = pattern._lower, pattern._upper
         complex_ = np.iscomplexobj(scaled)
@@ -200,7 +236,7 @@ class _BandFactor(Factor):
         return np.asarray(x).reshape(rhs.shape)
 
 
-class _SparseFactor(Factor):
+class _SparseFactor(_LU):
     def __init__(self, pattern: SparsePattern, scaled: NDArray[Any], scale: Floats) -> None:
         super().__init__(scale, np.iscomplexobj(scaled))
         try:
@@ -218,6 +254,20 @@ class _SparseFactor(Factor):
         return np.asarray(self._lu.solve(rhs, "T" if transposed else "N"))
 
 
+class _FrontFactor(_LU):
+    """Of a large real matrix: Cholesky's factors without `scale`, which a positive definite one does not need."""
+
+    def __init__(self, pattern: SparsePattern, data: Floats, scale: Floats | None) -> None:
+        from mesoion.multifrontal import Elimination
+
+        super().__init__(scale, False)
+        scaled = data if scale is None else data * scale[pattern.rows]
+        self._factors = Elimination(pattern.fronts, scaled, definite=scale is None)
+
+    def _apply(self, rhs: NDArray[Any], transposed: bool) -> NDArray[Any]:
+        return self._factors.solve(rhs, transposed=transposed)
+
+
 class _MultigridSolver(Factor):
     """Flexible GMRES with algebraic multigrid on each kind of field, and on all of them moving together.
 
@@ -229,7 +279,7 @@ class _MultigridSolver(Factor):
     def __init__(self, pattern: SparsePattern, data: NDArray[Any], scale: Floats, coupling: str) -> None:
         import pyamg
 
-        super().__init__(scale, np.iscomplexobj(data))
+        self._scale, self._complex = scale, np.iscomplexobj(data)
         self._matrix = pattern.matrix(data).tocsr()
         near = pattern.matrix(data.real + data.imag).tocsr() if self._complex else self._matrix
         assert pattern.kinds is not None

@@ -1,8 +1,8 @@
 """Impedance of a Poisson-Nernst-Planck system about any state.
 
 The small signal linearises the residual F and the storage Q of the transient itself: (G + i omega C) du = -b dV.
-In (phi, eta) about a state without flux, G + sC is a real symmetric RC network; projecting it on its solutions at
-a few real s gives a small network that is passive again, and its error is bounded by the residual.
+In (phi, eta) about a state without flux, G + sC is a real symmetric RC network, which `mesoion.rational_krylov`
+reduces to a small passive one; about others the reduction is checked by true solutions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.linear_algebra import Factor, SparsePattern, sums
+from mesoion.rational_krylov import SOLUTIONS_PER_FACTOR, Reduction, reduce_network
 from mesoion.solve import PNPSystem, State
 
 Floats = NDArray[np.float64]
@@ -24,16 +25,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 _DECADES_PER_SHIFT, _MOST_SHIFTS = 2.2, 24
-# A large network starts from few shifts, and takes this many solutions from each further factorisation.
-_LARGE_SPREAD, _CHAIN = 6.0, 6
 # Parts of unit snapshots smaller than this are round-off.
 _NEW = 1e-13
-# Residuals of this many frequencies are formed at once.
-_AT_ONCE = 8
-# Factors of larger networks are dropped once used.
-_KEEP = 150_000
-# Bounds are evaluated at every frequency below this size, else where the residual peaks.
-_SMALL = 5000
 # eta this uniform [kT] means a state without flux.
 _AT_REST = 1e-7
 
@@ -72,6 +65,7 @@ class _Network:
     own: Floats  # (2,)
     groups: tuple[Bools, ...]
     symmetric: bool
+    rate: float  # of relaxation [1/s], between that of the best and the worst conductor
     blocked: tuple[
         tuple[int, Bools], ...
     ]  # (unknown to pin, unknowns of the species) where no electrode passes it
@@ -213,11 +207,26 @@ def _network(system: PNPSystem, state: State, electrode: str | None) -> _Network
         for index in np.flatnonzero(d.blocked)
     )
     return _Network(
-        d.pattern, conductance, capacity, np.array([b_f, b_q]), read, own, tuple(groups), at_rest, blocked
+        d.pattern,
+        conductance,
+        capacity,
+        np.array([b_f, b_q]),
+        read,
+        own,
+        tuple(groups),
+        at_rest,
+        _rate(system, state),
+        blocked,
     )
 
 
-_Factors = list[tuple[float, Factor | _ConservingFactor]]
+def _rate(system: PNPSystem, state: State) -> float:
+    """Geometric mean of the largest and the smallest conductance over permittance of a link, sigma/eps [1/s]."""
+    d, profile = system.discretisation, state.profile
+    conductance = sum(z**2 * d.conductance(profile, i) for i, z in enumerate(d.charges))
+    rates = conductance / d.field
+    rates = rates[rates > 0.0]
+    return float(np.sqrt(rates.min() * rates.max())) if len(rates) else 1.0
 
 
 class _Projection:
@@ -270,9 +279,8 @@ class _Projection:
         old = self.basis
         gw[:, : max(0, self._still - old.shape[1])] = 0.0
         g, c = old.T @ gw, old.T @ cw
-        g_below, c_below = (g.T, c.T) if n.symmetric else (block.T @ self._gw, block.T @ self._cw)
-        self._g = np.block([[self._g, g], [g_below, block.T @ gw]])
-        self._c = np.block([[self._c, c], [c_below, block.T @ cw]])
+        self._g = np.block([[self._g, g], [block.T @ self._gw, block.T @ gw]])
+        self._c = np.block([[self._c, c], [block.T @ self._cw, block.T @ cw]])
         self._g[: self._still] = 0.0
         self.basis = np.concatenate([old, block], axis=1)
         self._gw = np.concatenate([self._gw, gw], axis=1)
@@ -303,139 +311,29 @@ class _Projection:
         return out
 
 
-def _first_shifts(omega: Floats, spread: float = _DECADES_PER_SHIFT) -> Floats:
+def _first_shifts(omega: Floats) -> Floats:
     """Real shifts spread over the frequencies, geometric and away from the ends."""
     low, high = np.log(omega.min()), np.log(omega.max())
-    count = max(1, round((high - low) / np.log(10.0) / spread))
+    count = max(1, round((high - low) / np.log(10.0) / _DECADES_PER_SHIFT))
     fractions = (np.arange(count) + 0.5) / count
     return np.asarray(np.exp(low + (high - low) * fractions))
 
 
 def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tuple[Complexes, Floats, int]:
-    """Structure-preserving reduction of an RC network with its error bound.
-
-    With P = G + omega C and r the residual of the reduced solution, |Y - Y_r| <= sqrt(2) r^H P^-1 r, and P(omega)
-    >= min(1, omega/omega') P(omega') lets a factorisation at omega' bound the error at omega. Large networks take
-    that bound at the worst place near each factorisation, and elsewhere a cheap size scaled to it.
-    """
-    omega = s.imag
-    projection = _Projection(network)
-    kept: _Factors = []
-    shifts: list[float] = []
-    everywhere = network.pattern.n <= _SMALL
-    diagonals = _diagonal(network)
-    n_solves = 0
+    """Passive reduction of an RC network with its error bound; see `mesoion.rational_krylov`."""
+    # A uniform eta of a species that nothing passes drives no flux: its conductance is exactly zero.
+    still = np.array([members for _, members in network.blocked], dtype=float).reshape(-1, network.pattern.n)
+    reduction = Reduction(
+        network.pattern.compact(network.conductance),
+        network.pattern.compact(network.capacity),
+        network.b,
+        network.own,
+        still,
+        float(np.clip(network.rate, s.imag.min(), s.imag.max())),
+    )
     # An iterative solution costs the same at every shift.
-    chained = not everywhere and not network.pattern.multigrid
-    length = _CHAIN if chained else 1
-
-    def factor_at(shift: float) -> Factor | _ConservingFactor:
-        nonlocal n_solves
-        n_solves += 1
-        if not everywhere and (network.pattern.n > _KEEP or not chained):
-            kept.clear()
-        factor = network.factor(shift)
-        kept.append((shift, factor))
-        return factor
-
-    def snapshots(shift: float, factor: Factor | _ConservingFactor) -> None:
-        shifts.append(shift)
-        for x in _chain(network, shift, factor, length):
-            projection.add(x)
-
-    def measure(at: Ints) -> tuple[Complexes, Floats]:
-        """Y and a cheap relative size of r^H P^-1 r, with the diagonal of P in its place."""
-        y, x = projection.solve(s[at])
-        size = np.empty(len(at))
-        for i in range(0, len(at), _AT_ONCE):
-            batch = slice(i, i + _AT_ONCE)
-            r = projection.residuals(s[at[batch]], x[batch])
-            weight = diagonals[0][:, np.newaxis] + omega[at[batch]] * diagonals[1][:, np.newaxis]
-            size[batch] = ((r.real**2 + r.imag**2) / weight).sum(axis=0)
-        return y, size / np.abs(y)
-
-    def bound_at(index: int) -> float:
-        y, x = projection.solve(s[[index]])
-        residual = projection.residuals(s[[index]], x)
-        return float(_bounds(residual, omega[[index]], kept)[0] / abs(y[0]))
-
-    for shift in _first_shifts(omega, _LARGE_SPREAD if chained else _DECADES_PER_SHIFT):
-        snapshots(float(shift), factor_at(float(shift)))
-    every = np.arange(len(s))
-    calibration = 0.0
-    while True:
-        projection.project()
-        if everywhere:
-            y, x = projection.solve(s)
-            bound = _bounds(projection.residuals(s, x), omega, kept) / np.abs(y)
-            worst = int(np.argmax(bound))
-            largest = float(bound[worst])
-        else:
-            # The error peaks between the shifts: look there, and calibrate by the true bound at the worst place.
-            some = _between_shifts(omega, shifts)
-            _, size = measure(some)
-            worst = int(some[np.argmax(size)])
-            peak = float(size.max())
-            largest = np.inf
-            if 0.0 < peak * calibration <= 30.0 * tolerance:
-                # Not tight, but cheaper than a factorisation.
-                largest = bound_at(worst)
-            if largest > tolerance:
-                factor_at(float(omega[worst]))
-                largest = bound_at(worst)
-            calibration = largest / peak
-            if largest <= tolerance:
-                y, size = measure(every)
-                # The worst place near each factorisation says how far the cheap size may be off.
-                nearest = np.argmin(np.abs(np.log(omega[:, np.newaxis] / [at for at, _ in kept])), axis=1)
-                for index in np.unique(nearest):
-                    place = int(np.argmax(np.where(nearest == index, size, 0.0)))
-                    if size[place] > 1e-3 * size.max():
-                        calibration = max(calibration, bound_at(place) / float(size[place]))
-                bound = size * calibration
-                worst = int(np.argmax(bound))
-                largest = float(bound[worst])
-        if largest <= tolerance:
-            return y, bound, n_solves
-        if len(shifts) >= _MOST_SHIFTS:
-            raise ConvergenceError(
-                f"the reduced model still errs by {largest:.1g} after {n_solves} factorisations; use method "
-                '"direct" or a larger tolerance',
-                at=f"{omega[worst] / (2.0 * np.pi):.3g} Hz",
-            )
-        shift = _unused(float(omega[worst]), shifts)
-        factor = kept[-1][1] if kept[-1][0] == shift else factor_at(shift)
-        snapshots(shift, factor)
-
-
-def _chain(network: _Network, shift: float, factor: Factor | _ConservingFactor, length: int) -> list[Floats]:
-    """The solution x at a real shift and those of P y = C x, P z = C y, ..., orthonormal in C.
-
-    They cost one factorisation, a tenth of which is a solve, and match derivatives of Y at the shift.
-    """
-    x = factor.solve(network.b[0] + shift * network.b[1])
-    if length == 1:
-        return [x]
-    chain: list[tuple[Floats, Floats]] = []
-    for _ in range(length):
-        for _ in range(2):
-            for v, cv in chain:
-                x = x - v * (cv @ x)
-        cx = network.pattern.multiply(network.capacity, x)
-        square = float(x @ cx)
-        if not square > 0.0:
-            chain.append((x, cx))
-            break
-        chain.append((x / np.sqrt(square), cx / np.sqrt(square)))
-        x = factor.solve(chain[-1][1])
-    return [v for v, _ in chain]
-
-
-def _between_shifts(omega: Floats, shifts: list[float]) -> Ints:
-    """Indices of the frequencies at both ends and nearest to the middle between neighbouring shifts."""
-    places = np.sort(np.log(np.r_[omega.min(), shifts, omega.max()]))
-    middles = np.r_[places[0], 0.5 * (places[1:] + places[:-1]), places[-1]]
-    return np.unique(np.argmin(np.abs(np.log(omega)[:, np.newaxis] - middles), axis=0))
+    length = 1 if network.pattern.multigrid else SOLUTIONS_PER_FACTOR
+    return reduce_network(reduction, network.factor, s.imag, tolerance, length)
 
 
 def _unused(omega: float, shifts: list[float]) -> float:
@@ -445,30 +343,6 @@ def _unused(omega: float, shifts: list[float]) -> float:
         if not any(abs(np.log(candidate / used)) < 0.2 for used in shifts):
             return float(candidate)
     return float(omega)
-
-
-def _diagonal(network: _Network) -> tuple[Floats, Floats]:
-    on = network.pattern.rows == network.pattern.columns
-    out = []
-    for data in (network.conductance, network.capacity):
-        diagonal = np.zeros(network.pattern.n)
-        diagonal[network.pattern.rows[on]] = data[on]
-        out.append(diagonal)
-    return out[0], out[1]
-
-
-def _bounds(residual: Complexes, omega: Floats, kept: _Factors) -> Floats:
-    """sqrt(2) r^H P^-1 r for each column, with the nearest factorisation of P."""
-    shifts = np.array([shift for shift, _ in kept])
-    nearest = np.argmin(np.abs(np.log(omega[:, np.newaxis] / shifts)), axis=1)
-    out = np.empty(len(omega))
-    for index in np.unique(nearest):
-        here = nearest == index
-        r = residual[:, here]
-        quadratic = np.einsum("nk,nk->k", r.real, kept[index][1].solve(r.real))
-        quadratic += np.einsum("nk,nk->k", r.imag, kept[index][1].solve(r.imag))
-        out[here] = np.sqrt(2.0) * quadratic * np.maximum(1.0, shifts[index] / omega[here])
-    return np.abs(out)
 
 
 def _reduce_biased(

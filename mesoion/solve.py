@@ -242,7 +242,7 @@ class PNPSystem:
             ranked = np.empty(n)
             ranked[rank] = -residual
             try:
-                delta = pattern.factor(data).solve(ranked)[rank]
+                delta = pattern.factor(data, definite=True).solve(ranked)[rank]
             except ZeroDivisionError:
                 break
             size = float(np.abs(delta).max())
