@@ -99,7 +99,7 @@ def growth_sequence(growth: Growth, pictures: int = 4) -> Figure:
             np.where(mesh.region > 0, growth.filling[index], 0.0),
             limits=(0.0, 1.0),
             colour_map=_METAL,
-            label="filled share of the free volume",
+            label="filled share of the free volume" if index == last else "",
         )
         ax.set_title(f"t = {growth.time[index]:.3g} s")
     spec = axes[1, 0].get_gridspec()

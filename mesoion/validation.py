@@ -1,7 +1,7 @@
 """Every exact test and published number in one list: expected, got, error, tolerance.
 
 A row is a function that computes one number, what it is compared with, and how. Rows are declared in
-`mesoion.validation_cases` and `mesoion.validation_pellets`, which load when they are asked for.
+`mesoion.validation_cases`, `validation_lithium` and `validation_pellets`, which load when they are asked for.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def case(
 def all_cases() -> dict[str, Case]:
     """Every declared row by name."""
     import mesoion.validation_cases
+    import mesoion.validation_lithium
     import mesoion.validation_pellets  # noqa: F401
 
     return CASES
