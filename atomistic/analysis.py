@@ -171,6 +171,9 @@ def analyse(sources: Sources, *, show: bool | None = None) -> Analysis:
         )
     found = _Collector()
     found.warnings += [f"left out: {reason}" for reason in sources.left_out]
+    found.warnings += [
+        f"{run.file}: it ends within a frame; those before are used" for run in sources.runs if run.cut
+    ]
     structure = Structure(sources)
     msd: dict[tuple[float, int], MeanSquareDisplacement] = {}
     for run in track(sources.runs, "runs", show=show):

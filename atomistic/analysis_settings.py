@@ -20,7 +20,7 @@ from atomistic.boundary_planes import BoundaryPlanes, cell_height
 from atomistic.coincidence import BoundarySpec
 from atomistic.errors import FileFormatError, InputError, TrajectoryError
 from atomistic.sampling import Campaign
-from atomistic.trajectory import TrajectoryFile, open_trajectory
+from atomistic.trajectory import TrajectoryFile, open_trajectory, save_trajectory
 
 Kelvin = Annotated[float, Field(gt=0.0, le=20000.0)]
 Symbol = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
@@ -195,13 +195,17 @@ def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 @dataclass(frozen=True)
 class SourceRun:
-    """One run to analyse: K, seed, its frames, the name of its file, and the planes noted for it (None: none)."""
+    """One run to analyse: K, seed, its frames, the name of its file, the planes noted for it (None: none).
+
+    cut: the file ended within a frame, and the whole frames before are used.
+    """
 
     temperature: float
     seed: int
     source: TrajectoryFile
     file: str
     planes: BoundaryPlanes | None = None
+    cut: bool = False
 
     @property
     def name(self) -> str:
@@ -224,10 +228,13 @@ class Sources:
     left_out: tuple[str, ...] = ()
 
 
-def open_sources(place: str | Path, settings: AnalysisSettings | None = None) -> Sources:
+def open_sources(
+    place: str | Path, settings: AnalysisSettings | None = None, *, scratch: Path | None = None
+) -> Sources:
     """The runs of a campaign's folder (with `settings`), or of a TOML file with [[runs]].
 
-    Every external file is opened and its first frame read. Raises InputError, FileFormatError or TrajectoryError.
+    scratch: a folder for copies of external text files in the own format, which is read 25 times as fast, and several
+    times; without it the first frame of each is read. Raises InputError, FileFormatError or TrajectoryError.
     """
     place = Path(place)
     if place.is_dir():
@@ -240,7 +247,13 @@ def open_sources(place: str | Path, settings: AnalysisSettings | None = None) ->
             f"{place.name}: runs", [], "give [[runs]] with file and temperature_K, or a campaign's folder"
         )
     runs = tuple(
-        _external(run, place.parent, settings, f"{place.name}: runs.{k}")
+        _external(
+            run,
+            place.parent,
+            settings,
+            f"{place.name}: runs.{k}",
+            None if scratch is None else scratch / f"{k}.bin",
+        )
         for k, run in enumerate(settings.runs)
     )
     species = {tuple(sorted(set(run.source.species))) for run in runs}
@@ -253,7 +266,9 @@ def open_sources(place: str | Path, settings: AnalysisSettings | None = None) ->
     return Sources(ordered, settings, boundary=None if name is None else BoundarySpec.parse(name))
 
 
-def _external(run: RunSettings, folder: Path, settings: AnalysisSettings, where: str) -> SourceRun:
+def _external(
+    run: RunSettings, folder: Path, settings: AnalysisSettings, where: str, copy: Path | None
+) -> SourceRun:
     path = Path(run.file) if Path(run.file).is_absolute() else folder / run.file
     source = open_trajectory(
         path,
@@ -276,7 +291,12 @@ def _external(run: RunSettings, folder: Path, settings: AnalysisSettings, where:
     planes = None
     if settings.boundary is not None and settings.boundary.planes:
         planes = _given_planes(settings.boundary, first.cells[0])
-    return SourceRun(run.temperature_K, run.seed, source, run.file, planes)
+    cut = False
+    if copy is not None and source.kind != "own":
+        save_trajectory(source, copy)
+        cut = bool(source.truncated)
+        source = open_trajectory(copy, format="own")
+    return SourceRun(run.temperature_K, run.seed, source, run.file, planes, cut)
 
 
 def _given_planes(boundary: BoundarySettings, cell: np.ndarray) -> BoundaryPlanes:

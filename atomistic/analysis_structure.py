@@ -186,14 +186,14 @@ class Structure:
 
     def _rules(self, planes: BoundaryPlanes, cross: Profile) -> dict[str, Callable[[], Width]]:
         """Rules for the width, the preferred first."""
-        boundary, spec, run = self.settings.boundary, self.sources.boundary, self.chosen[0]
+        boundary, run = self.settings.boundary, self.chosen[0]
         assert boundary is not None
         rules: dict[str, Callable[[], Width]] = {}
-        given, constant = boundary.width_A, self._lattice_constant()
+        given, spacing = boundary.width_A, self._spacing()
         if given is not None:
             rules["given"] = lambda: Width(given, 0.0, f"given: {given:g} A")
-        if spec is not None and constant is not None:
-            rules["spacings"] = lambda: spacings_width(interplanar_spacing(spec.plane, constant))
+        if spacing is not None:
+            rules["spacings"] = lambda: spacings_width(spacing)
         framework = [s for s in cross.density if s != self.settings.mobile]
         rules["density"] = lambda: density_width(cross, *framework).full_width
         rules["composition"] = lambda: composition_width(cross, species=framework or None, smoothing=1.0)
@@ -205,15 +205,15 @@ class Structure:
             )  # fmt: skip
         return rules
 
-    def _lattice_constant(self) -> float | None:
-        boundary, campaign = self.settings.boundary, self.sources.campaign
-        assert boundary is not None
-        if boundary.lattice_constant_A is not None or campaign is None:
-            return boundary.lattice_constant_A
-        from atomistic.cells import LLZO_LATTICE_CONSTANT, PEROVSKITE_LATTICE_CONSTANT
-
-        host = campaign.settings.cell.host
-        return LLZO_LATTICE_CONSTANT if host == "llzo" else PEROVSKITE_LATTICE_CONSTANT[host.upper()]
+    def _spacing(self) -> float | None:
+        """Of the boundary's lattice planes, Å: from name and lattice constant, or as the campaign's cell notes it."""
+        boundary, spec, campaign = self.settings.boundary, self.sources.boundary, self.sources.campaign
+        if boundary is not None and spec is not None and boundary.lattice_constant_A is not None:
+            return interplanar_spacing(spec.plane, boundary.lattice_constant_A)
+        if campaign is None:
+            return None
+        noted = campaign.cell(self.chosen[0].seed).info.get("plane_spacing")
+        return None if noted is None else float(noted)
 
     def radial(self) -> tuple[list[tuple[str, RadialDistribution]], list[PeakRow]]:
         """g(r) of the pairs asked for in the first of the structure's runs, by region where there are boundaries."""

@@ -28,12 +28,15 @@ def command(
 
     Example: atomistic analyse runs/llzo-sigma5 --settings llzo-sigma5.toml --out runs/llzo-sigma5-analysis
     """
+    import tempfile
+
     from atomistic.analysis import analyse
     from atomistic.analysis_report import main_names, number, write_analysis
     from atomistic.analysis_settings import open_sources, read_analysis_settings
 
     chosen = None if settings is None else read_analysis_settings(settings)
-    analysis = analyse(open_sources(source, chosen))
+    with tempfile.TemporaryDirectory(prefix="atomistic-") as scratch:
+        analysis = analyse(open_sources(source, chosen, scratch=Path(scratch)))
     folder = write_analysis(analysis, out)
     results = analysis.results
     if as_json:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from atomistic.analysis_record import record_of, record_settings
 from atomistic.analysis_report import figures, write_analysis
 from atomistic.analysis_results import AnalysisResults, load_results
 from atomistic.analysis_settings import open_sources, read_analysis_settings
-from atomistic.analysis_structure import distance_slabs
+from atomistic.analysis_structure import Structure, distance_slabs
 from atomistic.boundary_planes import BoundaryPlanes
+from atomistic.cells import lstz
 from atomistic.cli import main
 from atomistic.errors import AtomisticError, FileFormatError, InputError, TrajectoryError
 from atomistic.sampling import CampaignSettings, temperature_name
-from atomistic.trajectory import Trajectory, save_trajectory
+from atomistic.trajectory import Trajectory, open_trajectory, save_trajectory
 from mesoion.material import Material
 from mesoion.pellet import Pellet, RepresentativeVolume
 from mesoion.physics import Electrode
@@ -614,6 +617,86 @@ def test_a_campaign_is_read_with_its_planes_its_width_and_its_potential(
 
 
 PERMITTIVITY = {"value": 50.0, "uncertainty_factor": 1.5, "kind": "assumption", "source": "a lattice's"}
+
+
+def test_monte_carlo_tells_segregation_with_its_swapped_atoms_out_of_the_drift(
+    campaign: Path, tmp_path: Path
+) -> None:
+    """Two kinds of cation exchange places, one enriched near the planes: its energy is the one put in."""
+    folder = tmp_path / "c"
+    shutil.copytree(campaign, folder)
+    values = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    values["mcmd"] = {"pairs": [["Ta", "Zr"]], "temperature": 1500.0}
+    (folder / "settings.json").write_text(json.dumps(values), encoding="utf-8")
+    near = np.abs(np.mod(LATTICE[:, 2], 12.0) - 6.0) < 3.0
+    cations = np.flatnonzero([(i + j) % 2 for i, j, _ in SITES])
+    energy = -0.1
+    odds = math.exp(-energy / (BOLTZMANN * 1500.0))
+    for seed in (1, 2):
+        atoms = walk(900.0, seed, frames=8).atoms(0)
+        atoms.positions[:128] = LATTICE
+        numbers = atoms.numbers.copy()
+        solute = cations[: len(cations) // 4]
+        numbers[solute] = 73
+        atoms.numbers = numbers
+        atoms.info |= {"normal_axis": 2, "boundary_heights": np.array([6.0, 18.0])}
+        atoms.write(folder / "cells" / f"seed{seed}.extxyz")
+        rng = np.random.default_rng(seed)
+        frames = []
+        for _ in range(400):
+            # Independent draws of which sites the 16 Ta hold, weighted by the odds, as swaps sample them.
+            weight = np.where(near[cations], odds, 1.0)
+            places = metropolis(rng, weight, len(solute))
+            order = cations.copy()
+            rest = [k for k in range(len(cations)) if k not in set(places)]
+            frame = atoms.positions.copy()
+            frame[cations] = LATTICE[order[[*places, *rest]]]
+            frames.append(frame)
+        run = Trajectory(
+            tuple(atoms.get_chemical_symbols()),
+            np.arange(400.0),
+            np.tile(CELL, (400, 1, 1)),
+            np.array(frames),
+        )
+        (folder / "mcmd" / f"seed{seed}").mkdir(parents=True)
+        save_trajectory(run, folder / "mcmd" / f"seed{seed}" / "trajectory.bin")
+    for place in (folder / "production").rglob("trajectory.bin"):
+        made = next(open_trajectory(place).chunks(10_000))
+        save_trajectory(replace(made, species=tuple(atoms.get_chemical_symbols())), place)
+    text = "structure_frames = 20\n[boundary]\nwidth_A = 6.0\n"
+    (tmp_path / "s.toml").write_text(text, encoding="utf-8")
+    structure = Structure(open_sources(folder, read_analysis_settings(tmp_path / "s.toml")))
+    (found,) = structure.segregation()
+    assert (found.solute, found.runs, found.temperature_K) == ("Ta", "mcmd", 1500.0)
+    assert abs(found.energy_eV - energy) < 3.5 * found.standard_uncertainty_eV < 0.03
+
+
+def metropolis(rng: np.random.Generator, weight: np.ndarray, number: int) -> list[int]:
+    """`number` of the sites in a draw with probability proportional to the product of their weights."""
+    held = list(rng.choice(len(weight), number, replace=False))
+    free = [k for k in range(len(weight)) if k not in set(held)]
+    for _ in range(300):
+        a, b = rng.integers(len(held)), rng.integers(len(free))
+        if rng.random() < weight[free[b]] / weight[held[a]]:
+            held[a], free[b] = free[b], held[a]
+    return [int(k) for k in held]
+
+
+def test_a_site_order_of_a_perovskite(tmp_path: Path) -> None:
+    atoms = lstz(order=0.5, rng=np.random.default_rng(1))
+    frames = np.tile(atoms.positions, (12, 1, 1))
+    frames += 0.05 * np.random.default_rng(0).normal(size=frames.shape)
+    run = Trajectory(
+        tuple(atoms.get_chemical_symbols()),
+        0.1 * np.arange(12),
+        np.tile(atoms.cell.array, (12, 1, 1)),
+        frames,
+    )
+    save_trajectory(run, tmp_path / "a.bin")
+    text = '[order]\n[[runs]]\nfile = "a.bin"\ntemperature_K = 900\n'
+    (tmp_path / "runs.toml").write_text(text, encoding="utf-8")
+    (row,) = Structure(open_sources(tmp_path / "runs.toml")).order()
+    np.testing.assert_allclose(row.order, atoms.info["a_site_order"], rtol=1e-9, atol=0)
 
 
 def test_a_campaign_that_cannot_be_analysed_is_refused(campaign: Path, tmp_path: Path) -> None:
