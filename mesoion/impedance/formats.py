@@ -220,6 +220,8 @@ def _zview(file: TextFile) -> Block:
     return Block(file, "ZView text (Scribner)", rows, True)
 
 
+# Of a header, as much is searched for facts.
+_MOST_HEADER, _LONGEST_FACT = 2_000, 500
 _HEADER_FACT = re.compile(
     r"(?:^|[\s,;:#])(?P<key>thickness|diameter|(?:electrode )?area|temperature|temp\.?|amplitude|AC Volt|AC level)"
     r"\s*(?:[\[(](?P<unit>[^\[\]()]{1,12})[\])])?\s*[:=]\s*(?P<number>[+-]?\d[\d.,]*(?:[eE][+-]?\d{1,3})?)"
@@ -246,8 +248,8 @@ def header_facts(lines: Sequence[str]) -> tuple[list[Stated], list[str]]:
     """
     facts: list[Stated] = []
     notes: list[str] = []
-    for text in lines:
-        if is_row(text):
+    for text in lines[:_MOST_HEADER]:
+        if len(text) > _LONGEST_FACT or is_row(text):
             continue
         for found in _HEADER_FACT.finditer(text):
             fact, unit = _FACTS[found["key"].casefold().rstrip(".")]

@@ -402,6 +402,7 @@ class Batch:
 def batch_files(paths: str | Path | Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
     """(files to read, files of the folders that are left alone), folders opened and sorted by name.
 
+    Folders inside folders are not opened; a sidecar of a file that is read is neither.
     Raises InputError for a path that does not exist, or where there is nothing to read.
     """
     given = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(p) for p in paths]
@@ -415,6 +416,8 @@ def batch_files(paths: str | Path | Iterable[str | Path]) -> tuple[list[Path], l
             if inside.is_file() and not inside.name.startswith("."):
                 (files if inside.suffix.lower() in SUFFIXES else ignored).append(inside)
     files = list(dict.fromkeys(files))
+    sidecars = {file.with_suffix(".toml") for file in files}
+    ignored = [path for path in ignored if path not in sidecars]
     if not files:
         where = ", ".join(str(p) for p in given) or "batch"
         raise InputError(where, "no measured files", f"files end in {', '.join(sorted(SUFFIXES))}")

@@ -13,6 +13,11 @@ from mesoion.impedance.columns import Column, LabelError, is_unit_row, match_lab
 
 MAX_BYTES = 64_000_000
 """Largest measured file that is read [bytes]."""
+LONGEST_LINE = 20_000
+"""Longest line of a measured file [characters]."""
+
+# Labels stand below at most so many lines of text.
+_MOST_TEXT = 2_000
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eEdD][+-]?[0-9]{1,3})?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
@@ -79,7 +84,13 @@ def decode(path: Path, raw: bytes) -> TextFile:
         line = len(_NEWLINE.findall(text, 0, found.start())) + 1
         fault = f"binary data (byte {ord(found[0]):#04x})"
         raise MeasuredFileError(path, line, fault, "export the spectrum as text (ASCII or UTF-8)")
-    return TextFile(path, tuple(_NEWLINE.split(text)), "utf-8" if encoding == "utf-8-sig" else encoding)
+    lines = tuple(_NEWLINE.split(text))
+    for index, line_text in enumerate(lines):
+        if len(line_text) > LONGEST_LINE:
+            fault = f"a line of {len(line_text)} characters"
+            remedy = f"lines of a table have at most {LONGEST_LINE}: export the spectrum as text, a point on each line"
+            raise MeasuredFileError(path, index + 1, fault, remedy)
+    return TextFile(path, lines, "utf-8" if encoding == "utf-8-sig" else encoding)
 
 
 def parse_number(token: str) -> float | None:
@@ -197,9 +208,13 @@ def find_table(file: TextFile, start: int = 0) -> Layout | None:
     None where there is no line of numbers below labels that name a frequency or an impedance.
     """
     partial: Layout | None = None
+    texts = 0
     for index in range(start, len(file.lines)):
         if not file.lines[index].strip() or is_row(file.lines[index]):
             continue
+        texts += 1
+        if texts > _MOST_TEXT:
+            break
         layout = table_below(file, index)
         if layout is None:
             continue

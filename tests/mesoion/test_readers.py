@@ -427,6 +427,7 @@ def test_a_batch_goes_on_past_its_bad_files_and_loses_nothing(tmp_path: Path) ->
         "broken.csv": "f,Z',Z''\n1,2\n",
         "empty.mpt": "",
         "notes.docx": "x",
+        "llzo_140C.toml": 'amplitude = "5 mV"',
         "x/llzo_40C.csv": csv(z=4 * Z),
     }.items():
         (tmp_path / name).write_text(text)

@@ -39,6 +39,7 @@ BAD: dict[str, tuple[str, str | bytes, int | None, str, str]] = {
     "an image": ("a.txt", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", 2, "binary data", "text"),
     "a workbook": ("a.csv", b"PK\x03\x04" + bytes(40), None, "spreadsheet", "CSV"),
     "half a UTF-16 character": ("a.csv", csv().encode("utf-16") + b"\x20", 27, "UTF-16", "UTF-8"),
+    "one endless line": ("a.csv", "1," * 20_000, 1, "a line of 40000 characters", "a point on each line"),
     "words only": ("a.txt", "this is\na licence of 1998\n", None, "no table of numbers", "frequency"),
     "labels only": ("a.csv", "f / Hz,Z' / ohm,-Z'' / ohm\n", None, "no table of numbers", "frequency"),
     "row cut short": ("a.csv", cut(csv(), 20, 9), 20, "1 of 3 columns", "truncated"),
