@@ -113,11 +113,12 @@ class SparsePattern:
         product: NDArray[Any] = self.matrix(data) @ x
         return product
 
-    def solve_pencil(self, a: Floats, b: Floats, omega: Floats, rhs: Floats) -> Complexes:
-        """Solutions x (k, n) of (A + sB) x = rhs[0] + s rhs[1], s = i omega, at each omega (k,), for banded patterns.
+    def solve_pencil(self, a: Floats, b: Floats, omega: Floats, rhs: Floats, first: int) -> Complexes:
+        """Solutions of (A + sB) x = rhs[0] + s rhs[1], s = i omega, at each omega (k,), for banded patterns.
 
-        A and B are symmetric and positive semidefinite: elimination needs no scaling of the rows.
-        Raises ZeroDivisionError where a matrix is singular.
+        rhs (2, n) is zero before the unknown `first`, and only x (k, n - first) from there on is returned: the
+        elimination of all before it needs no right-hand side. A and B are symmetric and positive semidefinite:
+        elimination needs no scaling of the rows. Raises ZeroDivisionError where a matrix is singular.
         """
         # What has no counterpart across the diagonal is zero by symmetry.
         width = min(self._lower, self._upper)
@@ -126,18 +127,19 @@ class SparsePattern:
         shape = (self.n, 3 * width + 1)
         bands = np.zeros((2, self.n * shape[1]))
         bands[:, (self.columns * shape[1] + 2 * width + offset)[inside]] = a[inside], b[inside]
-        x: Complexes = rhs[0] + 1j * omega[:, np.newaxis] * rhs[1]
+        # Rows are exchanged with others at most `width` further on.
+        start = max(0, first - width)
+        x: Complexes = rhs[0, start:] + 1j * omega[:, np.newaxis] * rhs[1, start:]
         band = np.empty(bands.shape[1], dtype=complex)
-        real, imaginary = band.real, band.imag
+        real, imaginary, table = band.real, band.imag, band.reshape(shape).T
         for i, w in enumerate(omega):
             real[:] = bands[0]
             np.multiply(bands[1], w, out=imaginary)
-            *_, x[i], info = lapack.zgbsv(
-                width, width, band.reshape(shape).T, x[i], overwrite_ab=True, overwrite_b=True
-            )
+            lu, pivots, info = lapack.zgbtrf(table, width, width, overwrite_ab=True)
             if info > 0:
                 raise ZeroDivisionError("singular matrix")
-        return x
+            x[i], _ = lapack.zgbtrs(lu[:, start:], width, width, x[i], pivots[start:] - start)
+        return x[:, first - start :]
 
     def factor(
         self,

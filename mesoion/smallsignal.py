@@ -65,7 +65,6 @@ class _Network:
     own: Floats  # (2,)
     groups: tuple[Bools, ...]
     symmetric: bool
-    rate: float  # of relaxation [1/s], between that of the best and the worst conductor
     blocked: tuple[
         tuple[int, Bools], ...
     ]  # (unknown to pin, unknowns of the species) where no electrode passes it
@@ -80,8 +79,10 @@ class _Network:
         """Y (k,) by a direct solution at each imaginary s (k,)."""
         if not self.pattern.banded or not self.symmetric or self.blocked:
             return np.array([self.admittance(z) for z in s])
-        x = self.pattern.solve_pencil(self.conductance, self.capacity, s.imag, self.b)
-        own: Complexes = self.own[0] + s * self.own[1] - x @ self.read[0] - s * (x @ self.read[1])
+        first = int(np.argmax(np.any(self.b != 0.0, axis=0) | np.any(self.read != 0.0, axis=0)))
+        x = self.pattern.solve_pencil(self.conductance, self.capacity, s.imag, self.b, first)
+        read = self.read[:, first:]
+        own: Complexes = self.own[0] + s * self.own[1] - x @ read[0] - s * (x @ read[1])
         return own
 
     def admittance(self, s: complex) -> complex:
@@ -168,7 +169,7 @@ def impedance(
         budget = 2 * _MOST_SHIFTS if method == "reduced" else min(len(s) // 2, 2 * _MOST_SHIFTS)
         try:
             if network.symmetric:
-                y, bound, n_solves = _reduce_symmetric(network, s, tolerance)
+                y, bound, n_solves = _reduce_symmetric(network, s, tolerance, _rate(system, state))
             else:
                 y, bound, n_solves = _reduce_biased(network, s, tolerance, budget)
         except ConvergenceError:
@@ -215,7 +216,6 @@ def _network(system: PNPSystem, state: State, electrode: str | None) -> _Network
         own,
         tuple(groups),
         at_rest,
-        _rate(system, state),
         blocked,
     )
 
@@ -319,7 +319,9 @@ def _first_shifts(omega: Floats) -> Floats:
     return np.asarray(np.exp(low + (high - low) * fractions))
 
 
-def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tuple[Complexes, Floats, int]:
+def _reduce_symmetric(
+    network: _Network, s: Complexes, tolerance: float, rate: float
+) -> tuple[Complexes, Floats, int]:
     """Passive reduction of an RC network with its error bound; see `mesoion.rational_krylov`."""
     # A uniform eta of a species that nothing passes drives no flux: its conductance is exactly zero.
     still = np.array([members for _, members in network.blocked], dtype=float).reshape(-1, network.pattern.n)
@@ -329,7 +331,7 @@ def _reduce_symmetric(network: _Network, s: Complexes, tolerance: float) -> tupl
         network.b,
         network.own,
         still,
-        float(np.clip(network.rate, s.imag.min(), s.imag.max())),
+        float(np.clip(rate, s.imag.min(), s.imag.max())),
     )
     # An iterative solution costs the same at every shift.
     length = 1 if network.pattern.multigrid else SOLUTIONS_PER_FACTOR
