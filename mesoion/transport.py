@@ -46,6 +46,7 @@ SCHEMA_VERSION = 1
 
 RECORDS_FOLDER = Path(__file__).parent / "records"
 MEASURED_FILE = "measured_conductivities.json"
+MEASURED_CURRENTS_FILE = "measured_critical_currents.json"
 NORMAL_95 = 1.959963984540054
 """Half width of the 95 % interval of a normal distribution in standard uncertainties."""
 
@@ -62,6 +63,7 @@ __all__ = [
     "DiffusivityArrhenius",
     "EnergyBarrier",
     "MeasuredConductivity",
+    "MeasuredCriticalCurrent",
     "PositiveQuantity",
     "Prediction",
     "Quantity",
@@ -75,6 +77,7 @@ __all__ = [
     "list_records",
     "load_record",
     "measured_conductivities",
+    "measured_critical_currents",
     "nernst_einstein",
     "number_density",
     "parse_record",
@@ -314,6 +317,26 @@ class _MeasuredFile(Locked):
     conductivities: tuple[MeasuredConductivity, ...]
 
 
+class MeasuredCriticalCurrent(Locked):
+    """A critical current density measured on pellets between lithium: what a prediction is compared with.
+
+    half_cycle_time_s: how long each current was held, where it is known.
+    """
+
+    material: str = Field(min_length=1)
+    composition: str = Field(min_length=1)
+    critical_current_density_A_per_m2: float = Field(gt=0, le=1e6)
+    half_cycle_time_s: float | None = Field(default=None, gt=0)
+    temperature_K: float = Field(ge=1, le=5000)
+    source: Source
+    note: str | None = None
+
+
+class _MeasuredCurrentsFile(Locked):
+    schema_version: Literal[1]
+    critical_currents: tuple[MeasuredCriticalCurrent, ...]
+
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -470,13 +493,26 @@ def save_record(record: TransportRecord, path: str | Path) -> Path:
 def list_records(folder: str | Path | None = None) -> tuple[str, ...]:
     """Names of the shipped records, or of those in `folder`, sorted."""
     place = RECORDS_FOLDER if folder is None else Path(folder)
-    return tuple(sorted(path.stem for path in place.glob("*.json") if path.name != MEASURED_FILE))
+    return tuple(
+        sorted(
+            path.stem
+            for path in place.glob("*.json")
+            if path.name not in (MEASURED_FILE, MEASURED_CURRENTS_FILE)
+        )
+    )
 
 
 def measured_conductivities(material: str | None = None) -> tuple[MeasuredConductivity, ...]:
     """Published measurements that predictions are compared with; of one material, or all."""
     path = RECORDS_FOLDER / MEASURED_FILE
     entries = _parse(_MeasuredFile, _read(path), str(path), "measured conductivities").conductivities
+    return tuple(entry for entry in entries if material in (None, entry.material))
+
+
+def measured_critical_currents(material: str | None = None) -> tuple[MeasuredCriticalCurrent, ...]:
+    """Published critical current densities between lithium electrodes; of one material, or all."""
+    path = RECORDS_FOLDER / MEASURED_CURRENTS_FILE
+    entries = _parse(_MeasuredCurrentsFile, _read(path), str(path), "critical currents").critical_currents
     return tuple(entry for entry in entries if material in (None, entry.material))
 
 
