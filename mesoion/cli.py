@@ -87,6 +87,23 @@ def sweep(
     _report_outcome(outcome.path, outcome.from_cache)
 
 
+@app.command()
+def nucleation(study: StudyFile, out: Out = None, force: Force = False) -> None:
+    """Where lithium metal appears inside a pellet first, and at what current density, with intervals.
+
+    Example: mesoion nucleation studies/lithium_nucleation_llzo.toml
+    """
+    from mesoion.config import InputProblems
+    from mesoion.study import load_study, run_study
+
+    kind, _ = load_study(study)
+    if kind.name != "nucleation":
+        remedy = f"this command runs studies of kind 'nucleation'; use `mesoion run {study}`"
+        raise InputProblems(str(study), [("kind", kind.name, remedy)])
+    outcome = run_study(study, out, force=force)
+    _report_outcome(outcome.path, outcome.from_cache)
+
+
 Boundaries = Annotated[
     list[str],
     typer.Option("--boundary", metavar="NAME=VALUE[:FRACTION]", help="A boundary type; repeatable."),

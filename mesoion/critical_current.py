@@ -89,27 +89,24 @@ class Constriction:
     def __call__(self, where: Where, resistance: ArrayLike, sheet: ArrayLike) -> Floats:
         """g at rho = r sigma_grain/d and beta = s_e/(sigma_e d), arrays that broadcast.
 
-        Interpolated in logarithms; a boundary with less than the table's least excess (or none, or a negative one)
-        takes the least. Raises InputError beyond the table's upper ends.
+        Interpolated in logarithms. Beyond the table's upper ends g follows its limits, proportional to rho and
+        independent of beta; a boundary below its lower ends (or of negative excess) takes the least g tabulated,
+        1e-5 grain sizes of grain. Raises InputError for values that are not finite.
         """
         rho, beta = np.broadcast_arrays(np.asarray(resistance, dtype=float), np.asarray(sheet, dtype=float))
-        for name, values, top in (
-            ("resistance", rho, RESISTANCE_RANGE[1]),
-            ("sheet", beta, SHEET_RANGE[1]),
-        ):
-            bad = ~(values <= top * (1 + 1e-9))
-            if np.any(bad):
-                raise InputError(
-                    name, float(values[bad].flat[0]), f"up to {top:g} is tabulated; use larger grains"
-                )
+        for name, values in (("resistance", rho), ("sheet", beta)):
+            if not np.all(np.isfinite(values)):
+                raise InputError(name, float(values[~np.isfinite(values)].flat[0]), "give finite values")
         table = self.boundary if where == "boundary" else self.junction
-        inside = RegularGridInterpolator((self.log_resistance, self.log_sheet), np.log(table))
-        at = [np.log(np.clip(v, *limits)) for v, limits in ((rho, RESISTANCE_RANGE), (beta, SHEET_RANGE))]
+        grids = (self.log_resistance, self.log_sheet)
+        inside = RegularGridInterpolator(grids, np.log(table))
         at = [
-            np.clip(v, grid[0], grid[-1])
-            for v, grid in zip(at, (self.log_resistance, self.log_sheet), strict=True)
+            np.clip(np.log(np.maximum(v, 1e-300)), grid[0], grid[-1])
+            for v, grid in zip((rho, beta), grids, strict=True)
         ]
-        return np.asarray(np.exp(inside(np.stack(at, axis=-1))))
+        beyond = np.maximum(rho / np.exp(self.log_resistance[-1]), 1.0)
+        found = np.asarray(inside(np.stack(at, axis=-1))).reshape(rho.shape)
+        return np.asarray(np.exp(found) * beyond)
 
 
 def _faces(model: CollapsedPolycrystal) -> tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]:

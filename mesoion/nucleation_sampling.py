@@ -23,8 +23,6 @@ from scipy.special import ndtri
 
 from mesoion.bicrystal import solve_bicrystal
 from mesoion.critical_current import (
-    RESISTANCE_RANGE,
-    SHEET_RANGE,
     Constriction,
     Kinetics,
     critical_current_density,
@@ -234,67 +232,114 @@ class PelletCase:
         grain_size: ArrayLike | None = None,
         sites: Sequence[Site] = METAL_SITES,
     ) -> dict[tuple[Criterion, str], Floats]:
-        """i [A/m²], electrons included, by (criterion, site), with "first", the least of the sites, and "electrons".
+        """i [A/m²], electrons included, by (criterion, site), with "electrons" and "first", the least of all of them.
 
+        inf where electrons short the cell before the site is reached: the dilute law of electrons ends there.
         values: of `draws`, each (n,). grain_size: instead of the case's own times the parameter "grain size".
-        Raises NoElectronsError, and InputError for boundaries outside the tabulated range.
+        Raises NoElectronsError.
         """
+        line = self._line(values, temperature, grain_size)
+        half = line.ionic(np.maximum(line.thermal * np.log(line.conductivity / line.electronic), 1e-6), 0.0)
+        short = line.total(half)
+        found: dict[tuple[Criterion, str], Floats] = {}
+        for criterion in CRITERIA:
+            for site in sites:
+                ionic = line.ionic(
+                    self.required(values, site, criterion, line.width), self._local(line, site)
+                )
+                found[criterion, site] = np.where(ionic < half, line.total(np.minimum(ionic, half)), np.inf)
+            found[criterion, "electrons"] = short
+            found[criterion, "first"] = np.min([found[criterion, s] for s in (*sites, "electrons")], axis=0)
+        return found
+
+    def ionic_critical_current(
+        self, values: Mapping[str, Floats], temperature: float, site: Site, criterion: Criterion
+    ) -> Floats:
+        """What ions alone carry [A/m²] at the critical current of a site, however much electrons carry beside them."""
+        line = self._line(values, temperature, None)
+        return line.ionic(self.required(values, site, criterion, line.width), self._local(line, site))
+
+    def _local(self, line: _Line, site: Site) -> Floats:
+        """G = g d/sigma of the site [ohm m²]."""
+        g = self.constriction("junction" if site == "junction" else "boundary", line.rho, line.beta)
+        return np.asarray(g * line.grain_size / line.grain_conductivity)
+
+    def _line(self, values: Mapping[str, Floats], temperature: float, grain_size: ArrayLike | None) -> _Line:
         d = np.asarray(
             self.grain_size * values["grain size"] if grain_size is None else grain_size, dtype=float
         )
         rho, beta, width, sigma = self.boundary_numbers(values, temperature, d)
-        rho, beta = np.minimum(rho, RESISTANCE_RANGE[1]), np.minimum(beta, SHEET_RANGE[1])
         t0 = self.reference_temperature
         contact = values["interfacial resistance"] * np.exp(
             values["interfacial activation energy"] / BOLTZMANN * (1.0 / temperature - 1.0 / t0)
         )
-        share = values["contact fraction"]
-        # The mean field is i/sigma_eff; in series of grains and boundaries sigma_eff = sigma/(1 + rho).
-        effective = sigma / (1.0 + np.maximum(rho, 0.0))
         electronic = self.material.grain(temperature).electronic_conductivity * np.exp(
             values["electronic conductivity"]
         )
-        electronic = electronic * (1.0 + np.maximum(beta, 0.0))
-
-        def total(ionic: Floats) -> Floats:
-            surface = interfacial_overpotential(
-                ionic, contact, temperature, contact_fraction=share, kinetics=self.kinetics
-            )
-            return np.asarray(
-                ionic
-                * (1.0 + electron_share(ionic, surface, self.thickness, effective, electronic, temperature))
-            )
-
-        found: dict[tuple[Criterion, str], Floats] = {}
-        thermal = BOLTZMANN * temperature / ELEMENTARY_CHARGE
-        half = critical_current_density(
-            np.maximum(thermal * np.log(effective / electronic), 1e-6),
-            interfacial_resistance=contact,
-            local_resistance=0.0,
+        return _Line(
+            grain_size=d,
+            grain_conductivity=sigma,
+            rho=rho,
+            beta=beta,
+            width=width,
+            # The mean field is i/sigma_eff: grains and boundaries in series for ions, side by side for electrons.
+            conductivity=np.asarray(sigma / (1.0 + np.maximum(rho, 0.0))),
+            electronic=np.asarray(electronic * (1.0 + np.maximum(beta, 0.0))),
+            contact=np.asarray(contact),
+            contact_fraction=values["contact fraction"],
+            thickness=self.thickness,
             temperature=temperature,
-            contact_fraction=share,
             kinetics=self.kinetics,
         )
-        short = total(half)
-        for criterion in CRITERIA:
-            for site in sites:
-                g = self.constriction("junction" if site == "junction" else "boundary", rho, beta)
-                ionic = critical_current_density(
-                    self.required(values, site, criterion, width),
-                    interfacial_resistance=contact,
-                    local_resistance=g * d / sigma,
-                    temperature=temperature,
-                    contact_fraction=share,
-                    kinetics=self.kinetics,
-                )
-                found[criterion, site] = total(ionic)
-            found[criterion, "first"] = np.min([found[criterion, s] for s in sites], axis=0)
-            found[criterion, "electrons"] = short
-        return found
 
     def with_grain_size(self, grain_size: float) -> PelletCase:
         """The same case with other grains [m]."""
         return replace(self, grain_size=grain_size)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A pellet's numbers at every sample, and its current as a function of the overpotential somewhere inside."""
+
+    grain_size: Floats
+    grain_conductivity: Floats
+    rho: Floats
+    beta: Floats
+    width: Floats
+    conductivity: Floats
+    electronic: Floats
+    contact: Floats
+    contact_fraction: Floats
+    thickness: float
+    temperature: float
+    kinetics: Kinetics
+
+    @property
+    def thermal(self) -> float:
+        return BOLTZMANN * self.temperature / ELEMENTARY_CHARGE
+
+    def ionic(self, required: Floats, local_resistance: ArrayLike) -> Floats:
+        return critical_current_density(
+            required,
+            interfacial_resistance=self.contact,
+            local_resistance=local_resistance,
+            temperature=self.temperature,
+            contact_fraction=self.contact_fraction,
+            kinetics=self.kinetics,
+        )
+
+    def total(self, ionic: Floats) -> Floats:
+        surface = interfacial_overpotential(
+            ionic,
+            self.contact,
+            self.temperature,
+            contact_fraction=self.contact_fraction,
+            kinetics=self.kinetics,
+        )
+        share = electron_share(
+            ionic, surface, self.thickness, self.conductivity, self.electronic, self.temperature
+        )
+        return np.asarray(ionic * (1.0 + share))
 
 
 def electron_share(
@@ -368,6 +413,6 @@ def sobol_indices(
 
 
 def interval(values: Floats) -> tuple[float, float, float]:
-    """Median and the bounds of the central 95 % of samples."""
-    low, middle, high = np.quantile(values, [0.025, 0.5, 0.975])
+    """Median and the bounds of the central 95 % of samples, which may be infinite."""
+    low, middle, high = np.quantile(values, [0.025, 0.5, 0.975], method="inverted_cdf")
     return float(middle), float(low), float(high)

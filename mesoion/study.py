@@ -28,6 +28,7 @@ KINDS: dict[str, str] = {
     "size_and_width": "mesoion.size_width_study",
     "microstructure": "mesoion.microstructure_study",
     "spectra": "mesoion.impedance.fit_study",
+    "nucleation": "mesoion.nucleation_study",
 }
 """Kind of study -> module; add an entry to add a kind."""
 
