@@ -70,10 +70,10 @@ class SpectrumCheck:
     """What was found about one spectrum.
 
     fit: of the points that are no outliers. noise, residual, outliers (n,): at every point; residual is
-    (Z - Z_fit)/|Z|. systematic: root mean square of the part of the residual that neighbouring points share, relative
-    to |Z|; chance: probability of as much in a spectrum with independent errors. valid: whether the spectrum obeys
-    the Kramers-Kronig relations to within its noise or `tolerance`, at a noise that lets it be judged.
-    words: the findings in sentences.
+    (Z - Z_fit)/|Z|. systematic: root mean square of the part of the residual that neighbouring points share, of the
+    real and of the imaginary part each, as the noise; chance: probability of as much in a spectrum with independent
+    errors. valid: whether the spectrum obeys the Kramers-Kronig relations to within its noise or `tolerance`, at a
+    noise that lets it be judged. words: the findings in sentences.
     """
 
     measurement: Measurement
@@ -219,7 +219,7 @@ def _systematic(fit: KramersKronigFit, noise: Noise, rng: np.random.Generator) -
     seen, expected = float(shared(scaled)), shared(draws)
     chance = (1.0 + float((expected >= seen).sum())) / (1.0 + _DRAWS)
     excess = max(0.0, seen - float(expected.mean()))
-    return math.sqrt(excess * float(np.mean(np.abs(fit.residual) ** 2))), chance
+    return math.sqrt(0.5 * excess * float(np.mean(np.abs(fit.residual) ** 2))), chance
 
 
 def _drift(fit: KramersKronigFit, inductance: bool, capacitance: bool) -> Drift:
@@ -243,7 +243,7 @@ def _words(check: SpectrumCheck, more_outliers: bool) -> tuple[str, ...]:
         f"noise: {noise.level:.2g} of |Z| (root mean square), from {noise.sigma[quiet]:.1g} at {f[quiet]:.3g} Hz to "
         f"{noise.sigma[loud]:.1g} at {f[loud]:.3g} Hz"
     ]
-    if noise.level > TOO_NOISY:
+    if check.chance >= _SYSTEMATIC_CHANCE and not check.valid:
         words.append(f"Kramers-Kronig: cannot be judged where the noise is above {TOO_NOISY:.0%} of |Z|")
     elif not check.valid:
         words.append(
