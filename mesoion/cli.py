@@ -194,6 +194,9 @@ def fit(
         typer.Option(metavar="CIRCUIT", help='Such as "R-(RQ)-(RQ)-Q"; found from the data unless given.'),
     ] = None,
     arcs: Annotated[int | None, typer.Option(min=1, help="Number of arcs, instead of a circuit.")] = None,
+    weighting: Annotated[
+        str, typer.Option(metavar="modulus|noise", help="Deviations as |Z|, or as estimated from the data.")
+    ] = "modulus",
     seed: Seed = 1,
     out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("runs/fit"),
     force: Force = False,
@@ -213,6 +216,7 @@ def fit(
         temperature=temperature,
         circuit=circuit,
         arcs=arcs,
+        weighting=weighting,
         seed=seed,
         out=out,
         force=force,

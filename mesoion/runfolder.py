@@ -210,6 +210,12 @@ class RunFolder:
         frame = pd.DataFrame(dict(zip(SPECTRUM_COLUMNS, (f, z.real, -z.imag), strict=True)))
         return self._write("spectra", f"{name}.csv", frame.to_csv(index=False))
 
+    def attach(self, folder: str, name: str, content: bytes | str) -> Path:
+        """Write tables/NAME or spectra/NAME without showing it in the report."""
+        if folder not in ("tables", "spectra"):
+            raise InputError("folder", folder, "'tables' or 'spectra'")
+        return self._write(folder, name, content)
+
     def figure(self, name: str, figure: Figure, caption: str) -> Path:
         """Write figures/NAME.png and .svg, close the figure; the report shows it with its caption."""
         import matplotlib as mpl

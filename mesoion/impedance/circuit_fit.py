@@ -321,24 +321,21 @@ def fit_circuit(
         )
         raise InputError("spectrum", f"{f.size} points", remedy)
     rng = np.random.default_rng(seed)
-    solutions = [problem.solve(start) for start in _starting_points(problem, f, z, starts, spread, rng)]
+    solutions = [
+        problem.solve(start, rough=True) for start in _starting_points(problem, f, z, starts, spread, rng)
+    ]
     good = [s for s in solutions if s.converged] or solutions
     best = min(good, key=lambda s: s.chi_squared)
+    agreeing = sum(s.chi_squared <= best.chi_squared * (1 + 1e-4) for s in good)
     if exchange:
         best = _exchanged(problem, best)
+    best = problem.solve(best.logs)
     if not (np.isfinite(best.chi_squared) and best.converged):
         raise ConvergenceError(
             "no start of the circuit fit converged; give starting values nearer the spectrum or a smaller circuit",
             at=f"{circuit.description()}, {starts} starts",
         )
-    threshold = best.chi_squared * (1 + 1e-6) + 1e-20 * data
-    return _as_fit(
-        problem,
-        best,
-        deviation is not None,
-        len(solutions),
-        max(1, sum(s.chi_squared <= threshold for s in good)),
-    )
+    return _as_fit(problem, best, deviation is not None, len(solutions), agreeing)
 
 
 def _exchanged(problem: CircuitProblem, best: _Solution) -> _Solution:
@@ -360,7 +357,7 @@ def _exchanged(problem: CircuitProblem, best: _Solution) -> _Solution:
             held = [k for k, p in enumerate(problem.parameters) if p.fixed]
             logs = np.log(values)
             logs[held] = best.logs[held]
-            found = problem.solve(logs)
+            found = problem.solve(logs, rough=True)
             if found.converged and found.chi_squared < best.chi_squared:
                 best = found
         if not best.chi_squared < before * (1 - 1e-9):

@@ -56,6 +56,12 @@ def test_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert spectrum["bulk_conductivity_S_per_cm"] == found["bulk_conductivity_S_per_cm"]
     assert [a["name"] for a in spectrum["arcs"]] == ["bulk", "grain boundary"]
     assert found["failed"] == []
+    assert spectrum["kramers_kronig_valid"] is True
+    assert spectrum["noise"] == pytest.approx(0.002, rel=0.3)
+    assert spectrum["relaxation_times"]
+    assert (out / "figures" / "spectrum_pellet_25C.png").stat().st_size > 20_000
+    report = (out / "report.html").read_text()
+    assert "Kramers-Kronig: obeyed" in report
     assert (out / "report.html").is_file()
     assert (out / "tables" / "quantities.csv").is_file()
     assert fit(tmp_path / "pellet_25C.csv", *GEOMETRY, "--out", out) == 0
@@ -123,6 +129,28 @@ def test_bad_options(
     assert fit(write(tmp_path / "pellet.csv"), *options, "--out", tmp_path / "out") == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_temperature_series_is_fitted_together(tmp_path: Path) -> None:
+    scales = {100: 8.0, 120: 4.0, 140: 2.2}
+    for celsius, scale in scales.items():
+        write(tmp_path / f"s_{celsius}C.csv", scale)
+    assert fit(tmp_path, *GEOMETRY, "--out", tmp_path / "out") == 0
+    found = results(tmp_path / "out")
+    kelvin = np.array([c + 273.15 for c in scales])
+    log = np.log(kelvin / np.array(list(scales.values())))
+    slope = -np.polyfit(1 / kelvin, log, 1)[0] * 8.617333e-5
+    for name in ("bulk", "apparent_gb", "total"):
+        energy = found["activation_energies_eV"][name]
+        assert energy["low"] < slope < energy["high"]
+        assert_allclose(energy["value"], slope, rtol=0.05, atol=0)
+    assert (tmp_path / "out" / "figures" / "series.png").is_file()
+
+
+def test_weights_from_the_estimated_noise(tmp_path: Path) -> None:
+    path = write(tmp_path / "pellet.csv")
+    assert fit(path, *GEOMETRY, "--weighting", "noise", "--out", tmp_path / "out") == 0
+    assert_allclose(results(tmp_path / "out")["total_resistance_ohm"]["value"], 6e3, rtol=0.01, atol=0)
 
 
 def test_series_resistance_is_the_bulk_above_the_window(tmp_path: Path) -> None:
