@@ -128,7 +128,7 @@ def check_spectrum(
     systematic, chance = _systematic(fit, noise, np.random.default_rng(seed))
     valid = everywhere.level <= TOO_NOISY and (chance >= _SYSTEMATIC_CHANCE or systematic <= tolerance)
     check = SpectrumCheck(measurement, fit, everywhere, residual, ~keep, systematic, chance, drift, valid, ())
-    return replace(check, words=_words(check, worst is not None and int((~keep).sum()) >= most))
+    return replace(check, words=_words(check, tolerance, worst is not None and int((~keep).sum()) >= most))
 
 
 def estimate_noise(measurement: Measurement) -> Noise:
@@ -236,14 +236,14 @@ def _drift(fit: KramersKronigFit, inductance: bool, capacitance: bool) -> Drift:
     return Drift(changed.change, changed.change_error * max(changed.noise, 1e-15))
 
 
-def _words(check: SpectrumCheck, more_outliers: bool) -> tuple[str, ...]:
+def _words(check: SpectrumCheck, tolerance: float, more_outliers: bool) -> tuple[str, ...]:
     f, noise = check.measurement.frequency, check.noise
     quiet, loud = int(np.argmin(noise.sigma)), int(np.argmax(noise.sigma))
     words = [
         f"noise: {noise.level:.2g} of |Z| (root mean square), from {noise.sigma[quiet]:.1g} at {f[quiet]:.3g} Hz to "
         f"{noise.sigma[loud]:.1g} at {f[loud]:.3g} Hz"
     ]
-    if check.chance >= _SYSTEMATIC_CHANCE and not check.valid:
+    if not check.valid and (check.chance >= _SYSTEMATIC_CHANCE or check.systematic <= tolerance):
         words.append(f"Kramers-Kronig: cannot be judged where the noise is above {TOO_NOISY:.0%} of |Z|")
     elif not check.valid:
         words.append(
