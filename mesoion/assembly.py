@@ -274,6 +274,7 @@ class Discretisation:
             self.electrode_of_wall
         ]
         self.charges = np.array([s.charge for s in self._species])
+        self._per_voltage = np.concatenate([[1.0], self.charges])
         self.blocked = [not np.any(s.conductance[self._walls_start :] > 0.0) for s in self._species]
 
     def set_contact(self, phi: Floats) -> None:
@@ -405,7 +406,7 @@ class Discretisation:
 
     def nodal(self, u: NDArray[np.floating], v: Floats) -> Floats:
         """phi and eta (nodes, components) from unknowns u and electrode voltages v [kT/e]."""
-        tail = v[:, np.newaxis] * np.r_[1.0, self.charges]
+        tail = v[:, np.newaxis] * self._per_voltage
         values: Floats = np.concatenate([u, tail.ravel()])[self.dof] + self._offset
         return values
 
