@@ -32,13 +32,15 @@ class LabelError(ValueError):
 
 
 _NAMES: dict[Quantity, str] = {
-    "frequency": "f freq frequency frequenz fréquence frecuencia ν",
+    "frequency": "f freq frequency frequencies frequenz fréquence frecuencia ν",
     "real": "re(z) re rez z' zs' zre zreal rezreal realz real real(z) z'(a) zr realpart zrealpart realimpedance "
     "impedancereal realzs z1",
     "imaginary": 'im(z) im imz z" zs" zim zimag zimg imagz imag imag(z) z"(b) zi imaginary imaginarypart imagpart '
     "zimaginary imaginaryimpedance imaginary(z) imagimpedance impedanceimag impedanceimaginary z2",
-    "modulus": "|z| |zs| zmod mod(z) modz zmag mag(z) magnitude mag modulus abs(z) absz impedance |impedance| z",
-    "phase": "phase phase(z) phasez zphz zphase theta θ phi φ phaseangle arg(z) argz angle zangle phase(zs) thetaz",
+    "modulus": "|z| |zs| zmod mod(z) modz zmag mag(z) magnitude mag modulus abs(z) absz zmagnitude impedance "
+    "|impedance| impedancemagnitude z",
+    "phase": "phase phase(z) phasez zphz zphase theta θ phi φ phaseangle arg(z) argz angle zangle phase(zs) thetaz "
+    "impedancephase",
     "temperature": "t temp temperature mtemp temp(sample) sampletemp sampletemperature",
     "cycle": "cyclenumber cycle zcycle loop loopnumber sweep sweepnumber scan scannumber cycleindex",
 }
@@ -137,7 +139,8 @@ def match_label(label: str, unit: str = "") -> Column | None:
     text = plain(label)
     if not text or len(text) > 60:
         return None
-    name, own_unit = _split_unit(text)
+    # Solartron's SMaRT writes "Impedance Phase Degrees (')".
+    name, own_unit = _split_unit(re.sub(r"\s*\('\)$", "", text))
     key = re.sub(r"[\s_.]+", "", name).casefold()
     signed = key.startswith("-")
     quantity = _BY_NAME.get(key.lstrip("-+"))

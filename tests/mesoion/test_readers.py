@@ -155,6 +155,18 @@ FORMS = {
             "{f:.9g}, {re:.9g}, {im:.9g}, {mod:.9g}, {deg:.3g}",
         ),
     ),
+    "Solartron SMaRT": (
+        "a.csv",
+        "pellet 7\nExperiment start time : 01/02/2024 10:00:00\n"
+        + csv(
+            "Index,Sweep Number,Frequency (Hz),Impedance Magnitude (Ohms),Impedance Phase Degrees (')",
+            "{k},1,{f:.9g},{mod:.9g},{deg:.9g},",
+        ),
+    ),
+    "Solartron SMaRT, real and imaginary": (
+        "a.csv",
+        csv("Frequency (Hz),Impedance Real (Ohms),Impedance Imaginary (Ohms)", "{f:.9g},{re:.9g},{im:.9g},"),
+    ),
     "Ivium-like count": (
         "a.P00",
         csv(" f/Hz\t Z'/Ohm\t -Z''/Ohm\t time/s\n 25 ", " {f:.9g}\t {re:.9g}\t {nim:.9g}\t 1"),
