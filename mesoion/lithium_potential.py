@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mesoion.bicrystal import Bicrystal, solve_bicrystal
-from mesoion.errors import InputError, LimitingCurrentError, NoElectronsError
+from mesoion.errors import ConvergenceError, InputError, LimitingCurrentError, NoElectronsError
 from mesoion.material import Phase
 from mesoion.mesh import CellMesh
 from mesoion.microstructure import Microstructure
@@ -231,8 +231,8 @@ def galvanostatic(
     """Steady state in which `electrode` feeds `current` [A, A/m, A/m² in 3D, 2D, 1D] into the solid, the others at 0 V.
 
     The voltage is found by bracketed secants to a relative `tolerance` of the current. Raises LimitingCurrentError,
-    with the largest current, where `largest_voltage` [V] does not drive the current asked for, and what
-    `PNPSystem.steady_state` raises.
+    with the largest current, where `largest_voltage` [V] does not drive the current asked for, ConvergenceError where
+    the secants do not end, and what `PNPSystem.steady_state` raises.
     """
     if electrode not in system.electrodes:
         raise InputError("electrode", electrode, f"the electrodes are {', '.join(system.electrodes)}")
@@ -277,11 +277,10 @@ def galvanostatic(
             i_low = 0.5 * (i_low - wanted) + wanted if side > 0 else i_low
             side = 1
         trial = low + (wanted - i_low) * (high - low) / (i_high - i_low)
-    raise LimitingCurrentError(
-        current,
-        sign * i_low,
-        "units of the electrode",
-        f"no voltage found up to {trial:.4g} V on {electrode}",
+    raise ConvergenceError(
+        f"no voltage was found for a current of {current:.6g}; loosen the tolerance",
+        at=f"{trial:.6g} V on {electrode}",
+        last_good=state,
     )
 
 

@@ -10,7 +10,7 @@ from scipy import constants
 from scipy.integrate import solve_bvp
 
 from mesoion.bicrystal import solve_bicrystal
-from mesoion.errors import InputError, LimitingCurrentError, NoElectronsError
+from mesoion.errors import ConvergenceError, InputError, LimitingCurrentError, NoElectronsError
 from mesoion.layered_mesh import layered_mesh, merged_for_widths
 from mesoion.lithium_potential import (
     boundary_resistances,
@@ -233,6 +233,8 @@ def test_beyond_the_limiting_current() -> None:
     with pytest.raises(LimitingCurrentError, match="limiting current") as resolved:
         galvanostatic(system, "right", 1.1 * limit)
     np.testing.assert_allclose(resolved.value.limiting_current, limit, rtol=5e-3)
+    with pytest.raises(ConvergenceError, match="loosen the tolerance"):
+        galvanostatic(system, "right", 0.9 * limit, tolerance=0.0)
     state = galvanostatic(system, "right", 0.9 * limit)
     np.testing.assert_allclose(state.current("right"), 0.9 * limit, rtol=1e-8)
     np.testing.assert_allclose(
@@ -429,3 +431,15 @@ def test_impedance_of_a_mixed_conductor() -> None:
         np.testing.assert_allclose(spectra[1], spectra[0], rtol=1e-5)
         # The half cell at a blocking metal counts as metal.
         np.testing.assert_allclose(spectra[0][0].real, length / conductivity, rtol=6e-3)
+
+
+@pytest.mark.parametrize("energy", [-3.0, 3.0])
+def test_resistances_of_a_boundary_are_those_of_its_steady_state(energy: float) -> None:
+    half, voltage = 100 * NM, 1e-6
+    boundary = layer(energy)
+    ions, electrons = boundary_resistances(solve_bicrystal(grain(), boundary))
+    state = mixed_bicrystal(grain(), boundary, half_length=half).steady_state({"left": voltage})
+    flows = partial_currents(state, "left")
+    inside = 2.0 * half - 1.6 * NM
+    np.testing.assert_allclose(voltage / flows["electron"] - inside / 1e-6, electrons, rtol=5e-3)
+    np.testing.assert_allclose(voltage / flows["Li"] - inside / 0.073, ions, rtol=5e-3)
