@@ -35,6 +35,7 @@ from atomistic.arrhenius_fit import ArrheniusFit
 from atomistic.boundary_analysis import Profile
 from atomistic.boundary_planes import BoundaryPlanes, cell_height
 from atomistic.boundary_width import Width
+from atomistic.defect_energies import SiteEnergies
 from atomistic.diffusivity import Diffusivity, TransportResult, combine, diffusivity
 from atomistic.displacements import MeanSquareDisplacement
 from atomistic.errors import AtomisticError, InputError, TrajectoryError
@@ -126,6 +127,7 @@ class Analysis:
     density: DensityGrid | None = None
     structure: Atoms | None = None
     planes: BoundaryPlanes | None = None
+    site_energies: list[tuple[str, SiteEnergies]] = field(default_factory=list)
 
 
 class _Collector:
@@ -287,15 +289,17 @@ def _assembled(
     msd: dict[tuple[float, int], MeanSquareDisplacement],
 ) -> Analysis:
     settings = sources.settings
+    rows = judged(found.rows)
     radial, peaks = structure.radial()
     density, isosurface = structure.density()
-    names = list(dict.fromkeys((row.region, row.direction, row.kind) for row in found.rows))
+    site_energies, rest = structure.rest()
+    names = list(dict.fromkeys((row.region, row.direction, row.kind) for row in rows))
     means: list[DiffusivityRow] = []
     laws: list[ArrheniusRow] = []
     fits: dict[tuple[str, str, str], ArrheniusFit] = {}
     wanted = settings.extrapolate_K or EXTRAPOLATED_K
     for region, direction, kind in names:
-        used = _used(found.rows, region, direction, kind)
+        used = _used(rows, region, direction, kind)
         means += [
             DiffusivityRow.of(combine(runs), region, direction, kind, kelvin, -1)
             for kelvin, runs in used.items()
@@ -325,7 +329,7 @@ def _assembled(
         settings=settings.model_dump(mode="json"),
         campaign_settings=campaign_record,
         runs=tuple(found.runs),
-        diffusivities=tuple(found.rows),
+        diffusivities=tuple(rows),
         means=tuple(means),
         haven=tuple(found.haven),
         haven_ratio=EstimateRow.of(haven_ratio(usable)) if usable else None,
@@ -335,10 +339,11 @@ def _assembled(
         densities=tuple(structure.densities()),
         composition=tuple(structure.composition()),
         segregation=tuple(structure.segregation()),
+        rest=tuple(rest),
         order=tuple(structure.order()),
         radial=tuple(peaks),
         isosurface=isosurface,
-        warnings=tuple(dict.fromkeys([*found.warnings, *structure.warnings, *_doubts(found, fits)])),
+        warnings=tuple(dict.fromkeys([*found.warnings, *structure.warnings, *_doubts(found, rows, fits)])),
         versions={name: metadata.version(name) for name in ("mesoion", "numpy", "scipy", "ase")},
     )
     shown = structure.chosen[0]
@@ -352,7 +357,25 @@ def _assembled(
         density,
         next(shown.source.chunks(1)).atoms(0, wrap=True),
         structure.planes.get((shown.temperature, shown.seed)),
+        site_energies,
     )
+
+
+def judged(rows: Sequence[DiffusivityRow]) -> list[DiffusivityRow]:
+    """The rows with `used` as decided for all runs of a temperature together."""
+
+    def group(row: DiffusivityRow) -> tuple[str, str, str, float]:
+        return row.region, row.direction, row.kind, row.temperature_K
+
+    groups: dict[tuple[str, str, str, float], list[DiffusivityRow]] = {}
+    for row in rows:
+        groups.setdefault(group(row), []).append(row)
+    good = set()
+    for name, runs in groups.items():
+        idle = sum(any(code == "no_jumps" for code, _ in row.warnings) for row in runs)
+        if all(row.used for row in runs) and 2 * idle < len(runs):
+            good.add(name)
+    return [row.model_copy(update={"used": group(row) in good}) for row in rows]
 
 
 def _used(
@@ -390,16 +413,18 @@ def _anisotropy(means: Sequence[DiffusivityRow]) -> list[AnisotropyRow]:
     return rows
 
 
-def _doubts(found: _Collector, fits: Mapping[tuple[str, str, str], ArrheniusFit]) -> list[str]:
+def _doubts(
+    found: _Collector, rows: Sequence[DiffusivityRow], fits: Mapping[tuple[str, str, str], ArrheniusFit]
+) -> list[str]:
     """What a reader of the numbers should know."""
     doubts = []
-    idle = sorted(
-        {(r.temperature_K, r.region, r.direction) for r in found.rows if not r.used and r.kind == "tracer"}
-    )
-    for kelvin, region, direction in idle:
-        doubts.append(
-            f"{kelvin:g} K, {region}, {direction}: a run without diffusion is left out of the mean and the law"
-        )
+    idle: dict[float, list[str]] = {}
+    for row in rows:
+        if not row.used and row.kind == "tracer":
+            idle.setdefault(row.temperature_K, []).append(f"{row.region} {row.direction}")
+    for kelvin, names in idle.items():
+        parts = ", ".join(dict.fromkeys(names))
+        doubts.append(f"{kelvin:g} K: no diffusion to speak of, left out of means and laws: {parts}")
     if not fits:
         doubts.append("fewer than two temperatures with diffusion: no activation energy")
     elif all(len(np.unique(fit.temperatures)) < 5 for fit in fits.values()):

@@ -24,7 +24,7 @@ from atomistic.analysis_figures import (
 )
 from atomistic.analysis_results import WHOLE, AnalysisResults, EstimateRow
 from atomistic.analysis_structure import CUBE_NAME
-from atomistic.boundary_figures import density_slice, profile_figure, rdf_figure
+from atomistic.boundary_figures import density_slice, profile_figure, rdf_figure, site_energy_figure
 from atomistic.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def tables(results: AnalysisResults) -> dict[str, pd.DataFrame]:
         "densities": results.densities,
         "composition": results.composition,
         "segregation": results.segregation,
+        "defects_at_rest": results.rest,
         "a_site_order": results.order,
         "radial_distributions": results.radial,
     }
@@ -138,6 +139,12 @@ def figures(analysis: Analysis) -> dict[str, tuple[Figure, str]]:
             6.6,
         )
         profile_figure(ax, analysis.profile, width=analysis.width)
+    for name, energies in analysis.site_energies:
+        caption = (
+            f"Energy of a defect ({name}) by the distance of its site from the plane, less the bulk's mean"
+        )
+        ax = new(name.replace(" ", "_"), f"{caption}; shaded: half the width.", 5.2, 3.8)
+        site_energy_figure(ax, energies, name, analysis.width)
     if analysis.radial:
         ax = new("rdf", "Radial distributions with bands of one standard error.")
         rdf_figure(ax, [g for _, g in analysis.radial], [name for name, _ in analysis.radial])
@@ -291,6 +298,9 @@ def _facts(results: AnalysisResults) -> list[tuple[str, str]]:
                 f"{row.energy_eV:.3f} ± {row.standard_uncertainty_eV:.3f} eV{state}",
             )
         )
+    for rest in results.rest:
+        spread = "" if rest.standard_uncertainty_eV is None else f" ± {rest.standard_uncertainty_eV:.3f}"
+        facts.append((f"{rest.defect}, boundary less bulk", f"{rest.difference_eV:.3f}{spread} eV"))
     for order in results.order:
         facts.append(
             (

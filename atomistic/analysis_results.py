@@ -43,7 +43,8 @@ class RunRow(_Model):
 class DiffusivityRow(_Model):
     """One diffusivity of one run. log_variance: of ln D, None where nothing diffused.
 
-    used: whether it enters means and Arrhenius laws; not where ions have not moved a site distance, or D <= 0.
+    used: whether it enters means and Arrhenius laws. All runs of a temperature do or none does, since leaving out the
+    slow ones would raise the mean: none where half of them or more show no jumps, or one has D <= 0.
     """
 
     region: str
@@ -67,7 +68,6 @@ class DiffusivityRow(_Model):
         cls, d: Diffusivity, region: str, direction: str, kind: Kind, kelvin: float, seed: int
     ) -> DiffusivityRow:
         """A row of a diffusivity."""
-        codes = {warning.code for warning in d.warnings}
         return cls(
             region=region,
             direction=direction,
@@ -83,7 +83,7 @@ class DiffusivityRow(_Model):
             intercept_A2=d.intercept,
             directions=d.directions,
             warnings=tuple((w.code, w.message) for w in d.warnings),
-            used=d.value > 0 and math.isfinite(d.log_variance) and "no_jumps" not in codes,
+            used=d.value > 0 and math.isfinite(d.log_variance),
         )
 
     def diffusivity(self) -> Diffusivity:
@@ -217,6 +217,20 @@ class SegregationRow(_Model):
     converged: bool
 
 
+class RestRow(_Model):
+    """Energy of a defect at rest in the boundary less that in the bulk. standard_uncertainty_eV: from the scatter over
+    sites, None with one in a region. lowest_eV: of the best boundary site less the bulk mean."""
+
+    defect: str
+    difference_eV: float
+    standard_uncertainty_eV: float | None
+    lowest_eV: float
+    boundary_sites: int
+    bulk_sites: int
+    relaxed: bool
+    all_converged: bool
+
+
 class OrderRow(_Model):
     """A-site order of one run."""
 
@@ -280,6 +294,7 @@ class AnalysisResults(_Model):
     densities: tuple[DensityRow, ...]
     composition: tuple[CompositionRow, ...]
     segregation: tuple[SegregationRow, ...]
+    rest: tuple[RestRow, ...] = ()
     order: tuple[OrderRow, ...]
     radial: tuple[PeakRow, ...]
     isosurface: IsosurfaceRow | None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from ase import Atoms
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from atomistic.boundary_planes import BoundaryPlanes, cell_height
@@ -90,6 +91,22 @@ class SegregationSettings(_Settings):
     discard: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
 
 
+class RestSettings(_Settings):
+    """[rest]: energies of defects on single sites, of a campaign's boundary cell with its potential.
+
+    swaps: pairs [solute, host]; vacancies: of the mobile ion. max_sites: tried, spread over the distance from the
+    planes. fmax: force (eV/Å) to which the cell is relaxed before and each defect after; 0: nothing moves. steps: at
+    most. seed: of the chain whose equilibrated cell is taken.
+    """
+
+    swaps: tuple[tuple[Symbol, Symbol], ...] = ()
+    vacancies: bool = False
+    max_sites: Annotated[int, Field(ge=2, le=100_000)] = 24
+    fmax: Annotated[float, Field(ge=0.0, le=5.0)] = 0.1
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 300
+    seed: Annotated[int, Field(ge=1)] | None = None
+
+
 class OrderSettings(_Settings):
     """[order]: A-site order of a perovskite, S of `heavy` on alternate layers along `axis`."""
 
@@ -127,6 +144,7 @@ class AnalysisSettings(_Settings):
     boundary: BoundarySettings | None = None
     segregation: tuple[SegregationSettings, ...] = ()
     order: OrderSettings | None = None
+    rest: RestSettings | None = None
     runs: tuple[RunSettings, ...] = ()
     record: dict[str, Any] = {}
 
@@ -138,6 +156,8 @@ class AnalysisSettings(_Settings):
             raise ValueError(f"two runs have {twice[0]:g} K and seed {twice[1]}; give each its own seed")
         if self.segregation and self.boundary is None and self.runs:
             raise ValueError("segregation needs a [boundary]")
+        if self.rest is not None and self.runs:
+            raise ValueError("rest needs a campaign's boundary cell and its potential")
         return self
 
 
@@ -185,8 +205,12 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
 def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Keys of the table at a path of a model."""
     tables: dict[str, type[BaseModel]] = {
-        "boundary": BoundarySettings, "runs": RunSettings, "order": OrderSettings, "segregation": SegregationSettings,
-    }  # fmt: skip
+        "boundary": BoundarySettings,
+        "runs": RunSettings,
+        "order": OrderSettings,
+        "segregation": SegregationSettings,
+        "rest": RestSettings,
+    }
     here: type[BaseModel] = model
     for part in path:
         here = tables.get(str(part), here)
@@ -326,7 +350,9 @@ def _campaign_sources(folder: Path, settings: AnalysisSettings) -> Sources:
             if settings.boundary.planes:
                 planes = _given_planes(settings.boundary, first.cells[0])
             elif cell.kind == "boundary":
-                planes = noted_planes(campaign, run.seed, source, (settings.mobile, *_swapped(campaign)))
+                planes = noted_planes(
+                    campaign, run.seed, source, (settings.mobile, *swapped_species(campaign))
+                )
         runs.append(
             SourceRun(run.temperature, run.seed, source, str(run.trajectory.relative_to(folder)), planes)
         )
@@ -343,7 +369,7 @@ def _campaign_sources(folder: Path, settings: AnalysisSettings) -> Sources:
     return Sources(tuple(runs), settings, campaign, spec, campaign.potential, left_out)
 
 
-def _swapped(campaign: Campaign) -> tuple[str, ...]:
+def swapped_species(campaign: Campaign) -> tuple[str, ...]:
     """Species that Monte Carlo moved: they do not tell how the framework drifted."""
     stage = campaign.settings.mcmd
     return () if stage is None else tuple({s for pair in stage.pairs for s in pair})
@@ -353,18 +379,21 @@ def noted_planes(
     campaign: Campaign, seed: int, source: TrajectoryFile, mobile: tuple[str, ...] = ("Li",)
 ) -> BoundaryPlanes:
     """The planes of the built cell, moved with the mean shift of its framework until the run's first frame."""
+    first = next(source.chunks(1))
+    return moved_planes(campaign, seed, first.atoms(0), mobile)
+
+
+def moved_planes(campaign: Campaign, seed: int, atoms: Atoms, mobile: tuple[str, ...]) -> BoundaryPlanes:
+    """The planes of the built cell in a later structure of the same chain, moved with the mean of its framework."""
     built = campaign.cell(seed)
     planes = BoundaryPlanes.from_cell(built)
-    first = next(source.chunks(1))
-    if tuple(built.get_chemical_symbols()) != first.species:
-        raise TrajectoryError(
-            f"the atoms of seed {seed} are not in the order of its built cell: its boundaries are unknown"
-        )
-    steady = np.array([symbol not in mobile for symbol in first.species])
-    now = (first.positions[0] @ np.linalg.inv(first.cells[0]))[steady, planes.axis]
+    if built.get_chemical_symbols() != atoms.get_chemical_symbols():
+        raise TrajectoryError(f"the atoms of seed {seed} are not in the order of its built cell")
+    steady = np.array([symbol not in mobile for symbol in built.get_chemical_symbols()])
+    now = atoms.get_scaled_positions(wrap=False)[steady, planes.axis]
     then = built.get_scaled_positions(wrap=False)[steady, planes.axis]
     moved = now - then
     moved -= np.rint(moved)
     shift = float(np.mean(moved))
-    height = cell_height(first.cells[0], planes.axis)
+    height = cell_height(atoms.cell.array, planes.axis)
     return BoundaryPlanes(planes.axis, tuple(f + shift for f in planes.fractions), height)

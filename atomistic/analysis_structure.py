@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from atomistic.analysis_results import (
     IsosurfaceRow,
     OrderRow,
     PeakRow,
+    RestRow,
     SegregationRow,
     WidthRow,
 )
@@ -27,7 +29,9 @@ from atomistic.analysis_settings import (
     SegregationSettings,
     SourceRun,
     Sources,
+    moved_planes,
     noted_planes,
+    swapped_species,
 )
 from atomistic.boundary_analysis import (
     Profile,
@@ -46,6 +50,7 @@ from atomistic.boundary_width import (
     interplanar_spacing,
     spacings_width,
 )
+from atomistic.defect_energies import SiteEnergies, swap_energies, vacancy_formation_energies
 from atomistic.errors import AtomisticError, InputError, TrajectoryError
 from atomistic.local_structure import (
     DensityGrid,
@@ -421,6 +426,69 @@ class Structure:
         if not sources:
             raise TrajectoryError("the Monte Carlo stage has no frames")
         return [(campaign.settings.mcmd.temperature, list(sources), planes, (*mobile, *sorted(swapped)))]
+
+    def rest(self) -> tuple[list[tuple[str, SiteEnergies]], list[RestRow]]:
+        """Swap and vacancy energies on single sites of the equilibrated cell, less the bulk's mean, and their rows."""
+        asked, campaign = self.settings.rest, self.sources.campaign
+        if asked is None:
+            return [], []
+        if self.width is None or campaign is None or campaign.settings.cell.kind != "boundary":
+            raise InputError("rest", None, "energies by distance need a campaign's boundary cell")
+        from ase.optimize import FIRE
+
+        from atomistic.mtp.calculator import MTPCalculator
+
+        seed = campaign.settings.seeds[0] if asked.seed is None else asked.seed
+        if seed not in campaign.settings.seeds:
+            raise InputError("rest.seed", seed, f"one of {', '.join(map(str, campaign.settings.seeds))}")
+        atoms = campaign.equilibrated(seed)
+        if atoms is None or campaign.potential.suffix != ".mtp":
+            raise InputError("rest", seed, "an equilibrated cell and a moment tensor potential are needed")
+        calculator = MTPCalculator(campaign.potential)
+        fmax = asked.fmax or None
+        if fmax is not None:
+            atoms.calc = calculator
+            FIRE(atoms, logfile=None).run(fmax=fmax, steps=asked.steps)
+            atoms.calc = None
+        planes = moved_planes(campaign, seed, atoms, (self.settings.mobile, *swapped_species(campaign)))
+        options = {"max_sites": asked.max_sites, "fmax": fmax, "steps": asked.steps}
+        found: list[tuple[str, SiteEnergies]] = [
+            (
+                f"swap {solute}-{host}",
+                swap_energies(atoms, calculator, planes, solute=solute, host=host, **options),  # type: ignore[arg-type]
+            )
+            for solute, host in asked.swaps
+        ]
+        if asked.vacancies:
+            # Only differences between sites are reported, in which the chemical potential drops out.
+            energies = vacancy_formation_energies(
+                atoms,
+                calculator,
+                planes,
+                chemical_potential=0.0,
+                species=self.settings.mobile,
+                **options,  # type: ignore[arg-type]
+            )
+            found.append((f"vacancy {self.settings.mobile}", energies))
+        beyond = planes.default_bulk(self.width.value)
+        rows, shown = [], []
+        for name, energies in found:
+            region = energies.by_region(self.width.value, beyond)
+            shown.append((name, replace(energies, energy=energies.energy - region.bulk)))
+            finite = math.isfinite(region.standard_uncertainty)
+            rows.append(
+                RestRow(
+                    defect=name,
+                    difference_eV=region.difference,
+                    standard_uncertainty_eV=region.standard_uncertainty if finite else None,
+                    lowest_eV=region.lowest,
+                    boundary_sites=region.boundary_sites,
+                    bulk_sites=region.bulk_sites,
+                    relaxed=energies.relaxed,
+                    all_converged=bool(np.all(energies.converged)),
+                )
+            )
+        return shown, rows
 
     def order(self) -> list[OrderRow]:
         """A-site order of every run, where asked for or the campaign's cell is a perovskite's bulk."""

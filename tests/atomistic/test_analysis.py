@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atomistic.analysis import Analysis, analyse, ion_paths, plane_directions
+from atomistic.analysis import Analysis, analyse, ion_paths, judged, plane_directions
 from atomistic.analysis_record import record_of, record_settings
 from atomistic.analysis_report import figures, write_analysis
 from atomistic.analysis_results import AnalysisResults, load_results
@@ -24,6 +25,10 @@ from atomistic.boundary_planes import BoundaryPlanes
 from atomistic.cells import lstz
 from atomistic.cli import main
 from atomistic.errors import AtomisticError, FileFormatError, InputError, TrajectoryError
+from atomistic.labels import read_frames
+from atomistic.mtp.basis import untrained
+from atomistic.mtp.calculator import MTPCalculator
+from atomistic.mtp.potential import write_mtp
 from atomistic.sampling import CampaignSettings, temperature_name
 from atomistic.trajectory import Trajectory, open_trajectory, save_trajectory
 from mesoion.material import Material
@@ -513,6 +518,28 @@ def test_no_damage_to_a_file_ends_in_anything_but_paths_or_a_named_error(
     assert np.all(np.isfinite(found))
 
 
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_no_damage_to_settings_ends_in_anything_but_settings_or_a_named_error(
+    bulk: Path, data: st.DataObject
+) -> None:
+    damaged = bytearray(((bulk / "runs.toml").read_text(encoding="utf-8") + LAYERS).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[at : at + data.draw(st.integers(0, 9))] = data.draw(
+            st.sampled_from(
+                [b"", b"-", b"nan", b"1e400", b"[", b'"', b"\x00", b"\xff", b"true", b"[[runs]]\n"]
+            )
+        )
+    path = bulk / "damaged.toml"
+    path.write_bytes(bytes(damaged))
+    try:
+        found = read_analysis_settings(path)
+    except (InputError, FileFormatError):
+        return
+    assert all(run.temperature_K > 0 for run in found.runs)
+
+
 def test_slabs_cover_every_height_once_and_directions_are_orthonormal() -> None:
     planes = BoundaryPlanes(2, (0.1, 0.55), 30.0)
     slabs = distance_slabs(planes, 3.0)
@@ -533,6 +560,19 @@ def test_a_settings_file_is_read_as_written(bulk: Path) -> None:
     found = read_analysis_settings(bulk / "runs.toml")
     assert found.sites == {"Zr": 2.0}
     assert [run.temperature_K for run in found.runs] == [700.0, 700.0, 900.0, 900.0, 1200.0, 1200.0]
+
+
+def test_all_runs_of_a_temperature_count_or_none(analysed: Analysis) -> None:
+    """One idle run of three stays in the mean; two of three, or one without a positive D, take the temperature out."""
+    row = next(r for r in analysed.results.diffusivities if (r.direction, r.kind) == ("all", "tracer"))
+    idle = row.model_copy(update={"warnings": (("no_jumps", "x"),)})
+    backwards = row.model_copy(update={"value_m2_per_s": -1e-12, "used": False})
+    for runs, counts in (
+        ((row, row, idle), True),
+        ((row, idle, idle), False),
+        ((row, row, backwards), False),
+    ):
+        assert {r.used for r in judged(runs)} == {counts}
 
 
 # --- a campaign's folder ------------------------------------------------------------------------------------------
@@ -710,3 +750,46 @@ def test_a_campaign_that_cannot_be_analysed_is_refused(campaign: Path, tmp_path:
     (tmp_path / "runs.toml").write_text(RUNS, encoding="utf-8")
     with pytest.raises(InputError, match="leave \\[\\[runs\\]\\] out"):
         open_sources(campaign, read_analysis_settings(tmp_path / "runs.toml"))
+
+
+def test_vacancies_and_swaps_at_rest_are_differences_of_the_potentials_energies(
+    campaign: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(campaign, folder)
+    rng = np.random.default_rng(0)
+    potential = untrained(("Li", "O", "Zr"), 2, cutoff=4.0, min_distance=0.5, rng=rng)
+    potential = potential.with_parameters(0.1 * rng.normal(size=potential.parameters.size))
+    write_mtp(potential, folder / "potential.mtp")
+    atoms = read_frames(folder / "cells" / "seed1.extxyz")[-1]
+    atoms.info.clear()
+    # Li on a lattice of their own, so that no two atoms coincide.
+    atoms.positions[128:] = LATTICE[:40] + 1.5
+    (folder / "equilibration" / "seed1").mkdir(parents=True)
+    atoms.write(folder / "equilibration" / "seed1" / "final.extxyz")
+    text = "structure_frames = 20\n[boundary]\nwidth_A = 6.0\n"
+    text += '[rest]\nvacancies = true\nswaps = [["Zr", "O"]]\nmax_sites = 6\nfmax = 0.0\n'
+    (tmp_path / "s.toml").write_text(text, encoding="utf-8")
+    shown, rows = Structure(open_sources(folder, read_analysis_settings(tmp_path / "s.toml"))).rest()
+    assert [row.defect for row in rows] == ["swap Zr-O", "vacancy Li"]
+    assert all(row.all_converged and not row.relaxed for row in rows)
+    calculator = MTPCalculator(potential)
+
+    def energy(structure: Atoms) -> float:
+        structure.calc = calculator
+        return float(structure.get_potential_energy())
+
+    vacancies = shown[1][1]
+    direct = []
+    for site in vacancies.index:
+        vacant = atoms.copy()
+        del vacant[int(site)]
+        direct.append(energy(vacant))
+    got = vacancies.energy
+    assert np.ptp(got) > 1e-3
+    np.testing.assert_allclose(got - got[0], np.array(direct) - direct[0], rtol=1e-6, atol=1e-9)
+    near = np.abs(vacancies.distance) <= 3.0
+    np.testing.assert_allclose(rows[1].difference_eV, got[near].mean(), rtol=1e-9, atol=0)
+    (tmp_path / "s.toml").write_text("[rest]\nvacancies = true\n" + RUNS, encoding="utf-8")
+    with pytest.raises(InputError, match="boundary cell"):
+        read_analysis_settings(tmp_path / "s.toml")
