@@ -391,8 +391,8 @@ def _draw_map(
     from matplotlib.colors import TwoSlopeNorm
 
     s = made.structure
-    reach = 1e3 * max(float(np.max(np.abs(margins))), 1e-6)
-    norm = TwoSlopeNorm(0.0, -reach, reach)
+    # Each colour spans its own side: what has just crossed must stand out.
+    norm = TwoSlopeNorm(0.0, min(1e3 * float(margins.min()), -1e-3), max(1e3 * float(margins.max()), 1e-3))
     shift = np.array([0.0, s.box[1]])
     segments, colours = [], []
     for f in np.flatnonzero(np.isfinite(made.facet)):

@@ -325,7 +325,7 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     if study.profile is not None:
         load_record(study.profile.record)
     measured = _measured(study)
-    constriction = _constriction(study)
+    constriction = constriction_of(study)
     results = build_cases(study, constriction)
     sensitivity = {
         criterion: sobol_indices(
@@ -343,7 +343,8 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     nucleation_report.write(study, folder, results, sensitivity, measured)
 
 
-def _constriction(study: Study) -> Constriction:
+def constriction_of(study: Study) -> Constriction:
+    """What boundaries add locally, tabulated for the study's polycrystal."""
     structure = polycrystal(
         study.polycrystal_grains, 1.0, study.grain_size_spread, np.random.default_rng([study.seed, 3])
     )
