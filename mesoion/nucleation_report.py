@@ -64,7 +64,12 @@ def write(
         folder.paragraph("Boundaries and junctions", _map_words(maps))
     folder.paragraph("What is assumed", ASSUMED)
     for r in results:
-        said = [r.given.note, *r.case.material.assumptions(study.temperature)]
+        said = [r.given.note, "; ".join(r.case.material.assumptions(study.temperature))]
+        if r.case.core_charge > 0:
+            said.append(
+                f"On top of the records, 0 to {r.case.core_charge * 1e-18:.2g} charges per nm² in every boundary are "
+                "sampled."
+            )
         folder.paragraph(r.case.name, "\n\n".join(s for s in said if s))
 
 
@@ -628,5 +633,5 @@ def _map_words(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         "Largest overpotential less what metal needs to be stable there, first to go first. "
         + ". ".join(parts)
-        + f". {rows[0]['assuming'].capitalize()}; relative propensities are in the table."
+        + f". Assumed: {rows[0]['assuming']}; relative propensities are in the table."
     )
