@@ -149,6 +149,16 @@ def test_resistive_boundary_raises_lithium_towards_the_anode() -> None:
     )
 
 
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.95])
+def test_electrons_of_excess_lithium_cap_the_overpotential(place: float) -> None:
+    """A boundary that ions hardly cross, electrons easily, at x = place L: eta = kT ln[1/(1 − x/L)] before it."""
+    grains = np.array([place, 1.0 - place])
+    result = mixed_conduction(
+        [1e-9 * grains[0], 0.1, 1e-9 * grains[1]], [10.0 * grains[0], 1e-9, 10.0 * grains[1]], 30.0, T
+    )
+    np.testing.assert_allclose(result.largest_overpotential, -VT * np.log(1.0 - place), rtol=1e-5)
+
+
 def test_pellets_of_many_samples_at_once() -> None:
     rng = np.random.default_rng(3)
     n = 50
