@@ -298,6 +298,16 @@ def swap(folder: Path, seed: int, progress: bool | None = None) -> dict[str, Any
     return _SwapStage(unit, settings.mcmd).run(progress)
 
 
+def _on_sites(mcmd: McmdSettings) -> list[str]:
+    """Species that stand on lattice sites: those named, those swapped with vacancies, and partners of both."""
+    found = {*mcmd.sites, *(pair[0] for pair in mcmd.pairs if VACANCY in pair)}
+    if mcmd.moves == "translate":
+        for pair in [*mcmd.pairs, *reversed(mcmd.pairs)]:
+            if not found or found & set(pair):
+                found |= set(pair) - {VACANCY}
+    return sorted(found) if mcmd.moves == "translate" or any(VACANCY in pair for pair in mcmd.pairs) else []
+
+
 class _SwapStage:
     """Cycles of swaps and bursts, with the state of the last one on disk."""
 
@@ -307,13 +317,11 @@ class _SwapStage:
         before = unit.campaign.folder / "equilibration" / f"seed{unit.seed}"
         self.start = to_lammps_cell(read_frames(before / "final.extxyz")[-1])
         self.symbols = self.start.get_chemical_symbols()
-        swapped = sorted({s for pair in mcmd.pairs for s in pair if s != VACANCY})
-        sites = None
+        on_sites, sites = _on_sites(mcmd), None
         self.anchor: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        if mcmd.moves == "translate" or any(VACANCY in pair for pair in mcmd.pairs):
+        if on_sites:
             mean = to_lammps_cell(read_frames(before / "mean.extxyz")[-1])
-            own = list(mcmd.sites) or swapped
-            mobile = sorted({"Li", *swapped})
+            own, mobile = list(mcmd.sites) or on_sites, sorted({"Li", *on_sites})
             sites = lattice_sites(mean, own, mobile=mobile)
             self.anchor = np.flatnonzero(~np.isin(self.symbols, [*own, *mobile]))
             self.mean = mean.get_scaled_positions(wrap=False)
@@ -324,7 +332,7 @@ class _SwapStage:
             mcmd.temperature,
             moves=mcmd.moves,
             sites=sites,
-            on_sites=sorted({*mcmd.sites, *swapped}),
+            on_sites=on_sites,
         )
         self.state_file = unit.work / "state.npz"
 

@@ -9,8 +9,8 @@ Three moves, each its own reverse, tried one at a time with pair and partners dr
 
 Each is accepted with min(1, exp(-ΔU/kT)), which leaves exp(-U/kT) unchanged: the number of atoms of a species and,
 for vacancies, of empty sites is the same before and after, so that proposals are symmetric. Momenta stay with their
-atoms. Moves that bring two atoms closer than the potential's shortest distance are refused: the potential knows
-nothing there. Positions as fractions of the cell, lengths in Å, energies in eV.
+atoms. Moves that bring two atoms closer than any MD does are refused: a potential was never trained there and may have
+deep holes, which swaps, unlike MD, reach in one step. Positions as fractions of the cell, lengths in Å, energies in eV.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from atomistic.cells import minimal_distance
 from atomistic.errors import GeometryError, InputError
 from atomistic.learning_cells import BOLTZMANN_EV
 from atomistic.mtp.core import RepulsiveCore
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 EXCHANGE, TRANSLATE, TO_VACANCY = 0, 1, 2
+CONTACT_SHARE = 0.8
+"""Of about 90 % of a bond's length: shorter than what hot MD of these oxides reaches."""
 
 
 class _Lattice(NamedTuple):
@@ -164,9 +167,11 @@ class Swaps:
 class SwapSampler:
     """Swaps of given pairs in one structure's atoms, wherever they are by now.
 
-    symbols: of the atoms. pairs: of species, or a species and "vacancy". temperature: K. moves: of pairs of species.
+    symbols: of the atoms. pairs: of species, or a species and "vacancy". temperature: K. moves: of pairs of species
+    on the sites; other pairs exchange.
     sites: fractions (m, 3) of the lattice sites, needed by "translate" and vacancies; the species in `on_sites` stand
-    on them (default: all species of the pairs). closest: Å; default the potential's shortest distance.
+    on them (default: all species of the pairs). contact: no swap may go below this share of the pair's
+    `atomistic.cells.minimal_distance`.
 
     Raises InputError for pairs the structure lacks, or without sites where they are needed.
     """
@@ -182,7 +187,7 @@ class SwapSampler:
         sites: npt.ArrayLike | None = None,
         on_sites: Sequence[str] = (),
         core: RepulsiveCore | None = None,
-        closest: float | None = None,
+        contact: float = CONTACT_SHARE,
     ) -> None:
         if not temperature > 0:
             raise InputError("temperature", temperature, "give kelvin above zero")
@@ -197,13 +202,19 @@ class SwapSampler:
         self.potential, self.core = potential, core
         self.types = np.array(potential.types_of(list(symbols)), dtype=np.int64)
         self.beta = 1.0 / (BOLTZMANN_EV * temperature)
-        self.closest = (potential.min_distance if closest is None else closest) ** 2
-        kinds = [
-            TO_VACANCY if b == VACANCY else (TRANSLATE if moves == "translate" else EXCHANGE)
-            for _, b in pairs
-        ]
-        self.kinds = np.array(kinds, dtype=np.int64)
+        if not 0 <= contact <= 1:
+            raise InputError("contact", contact, "0 to 1")
+        shortest = [[minimal_distance(a, b) for b in potential.species] for a in potential.species]
+        self.closest = (contact * np.array(shortest)) ** 2
         wanted = sorted({s for pair in pairs for s in pair if s != VACANCY})
+        standing = set(on_sites) or set(wanted)
+        kinds = [EXCHANGE] * len(pairs)
+        for k, pair in enumerate(pairs):
+            if pair[1] == VACANCY:
+                kinds[k] = TO_VACANCY
+            elif moves == "translate" and standing & set(pair):
+                kinds[k] = TRANSLATE
+        self.kinds = np.array(kinds, dtype=np.int64)
         start: dict[str, tuple[int, int]] = {}
         members: list[int] = []
         for symbol in wanted:
@@ -219,8 +230,9 @@ class SwapSampler:
             raise InputError(
                 "sites", None, "swaps with vacancies, and moves = 'translate', need lattice sites"
             )
-        stand = np.isin(names, list(on_sites) or wanted)
-        missing = sorted(set(wanted) - set(names[stand]))
+        stand = np.isin(names, sorted(standing))
+        bound = {s for pair, kind in zip(pairs, kinds, strict=True) if kind != EXCHANGE for s in pair}
+        missing = sorted(bound - {VACANCY} - standing)
         if missing:
             raise InputError(
                 "on_sites", list(on_sites), f"{', '.join(missing)} are swapped and belong to them"

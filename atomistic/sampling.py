@@ -131,8 +131,8 @@ class McmdSettings(_Settings):
     swaps tried before each burst; burst_ps: its length. Each burst starts with velocities drawn at `temperature` and
     runs at constant energy, so that positions sample the canonical distribution. moves: "exchange" gives each atom the
     other's position, "translate" carries each by the vector between their lattice sites, so that it keeps its
-    displacement from the site. sites: species whose built places, with the voids like them, are the lattice sites of
-    "vacancy" and "translate"; default: the species of the pair.
+    displacement from the site (pairs that stand on other sites exchange). sites: species whose places, with the voids
+    like them, are the lattice sites of "vacancy" and "translate"; default: all that are swapped with them.
     """
 
     pairs: Annotated[tuple[tuple[Symbol, str], ...], Field(min_length=1)]
@@ -148,6 +148,8 @@ class McmdSettings(_Settings):
         for first, second in self.pairs:
             if first == second:
                 raise ValueError(f"pairs: a swap of {first} with {second} changes nothing")
+            if first == VACANCY:
+                raise ValueError("pairs: name the species first and 'vacancy' second")
             if second != VACANCY and not (1 <= len(second) <= 2 and second[0].isupper()):
                 raise ValueError(f"pairs: {second!r} is neither an element's symbol nor {VACANCY!r}")
         return self

@@ -193,20 +193,21 @@ def _site_energy(i: Any, n: Any, bins: Any, model: Any, work: Any, found: Any) -
 
 @compiled
 def site_energies(
-    which: Any, count: Any, closest: Any, bins: Any, model: Any, work: Any, found: Any, out: Any
+    which: Any, count: Any, check: Any, closest: Any, bins: Any, model: Any, work: Any, found: Any, out: Any
 ) -> Any:
     """Energies of the atoms which[:count] into out[:count].
 
-    Ends with infinity where one has a neighbour closer than `closest` (squared), nan where it has too many; else 0.
+    With `check`, ends with infinity where one has a neighbour closer than `closest` (species, species), squared,
+    allows; nan where it has too many; else 0.
     """
     for index in range(count):
         i = which[index]
         n = _around(i, bins, model.cutoff, found)
         if n < 0:
             return np.nan
-        if closest > 0.0:
+        if check:
             for k in range(n):
-                if found.squared[k] < closest:
+                if found.squared[k] < closest[bins.types[i], bins.types[found.atom[k]]]:
                     return np.inf
         out[index] = _site_energy(i, n, bins, model, work, found)
     return 0.0
@@ -253,7 +254,8 @@ def move_energy(
     """Moves atoms moved[:count] to fractions new[:count]; the energy change (eV) and how many atoms it touches.
 
     old receives where they were; touched[:n] the atoms whose energies change and trial[:n] their new energies.
-    The change is infinite where an atom comes closer than `closest` (squared) to another, nan beyond the room.
+    The change is infinite where an atom comes closer to another than `closest` (species, species), squared, allows, and
+    nan beyond the room.
     """
     for k in range(count):
         for a in range(3):
@@ -269,10 +271,10 @@ def move_energy(
     for k in range(n):
         marked[touched[k]] = False
     # The moved atoms first: most refused moves bring two atoms together.
-    end = site_energies(moved, count, closest, bins, model, work, found, trial)
+    end = site_energies(moved, count, True, closest, bins, model, work, found, trial)
     if end != 0.0:
         return end, n
-    end = site_energies(touched, n, 0.0, bins, model, work, found, trial)
+    end = site_energies(touched, n, False, closest, bins, model, work, found, trial)
     if end != 0.0:
         return end, n
     change = 0.0
@@ -342,10 +344,11 @@ class LocalEnergies:
         self.touched = np.empty(n, np.int64)
         self.trial = np.empty(max(n, 2))
         everything = np.arange(n)
-        if (
-            site_energies(everything, n, 0.0, self.bins, self.model, self.work, self.found, self.energies)
-            != 0.0
-        ):
+        self.no_contact = np.zeros((potential.species_count, potential.species_count))
+        end = site_energies(
+            everything, n, False, self.no_contact, self.bins, self.model, self.work, self.found, self.energies
+        )
+        if end != 0.0:
             raise GeometryError(f"more than {room} atoms lie within the cutoff of one; the cell is too dense")
 
     @property
@@ -359,7 +362,7 @@ class LocalEnergies:
         to = np.ascontiguousarray(np.atleast_2d(np.asarray(new, dtype=np.float64)))
         old = np.empty_like(to)
         change, n = move_energy(
-            which, len(which), to, old, 0.0, self.bins, self.model, self.work, self.found,
+            which, len(which), to, old, self.no_contact, self.bins, self.model, self.work, self.found,
             self.energies, self.marked, self.touched, self.trial,
         )  # fmt: skip
         if math.isnan(change):

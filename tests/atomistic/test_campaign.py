@@ -21,10 +21,12 @@ from typer.testing import CliRunner
 
 from atomistic.campaign import run_campaign, shipped_potentials
 from atomistic.cli import app, main
-from atomistic.errors import CompositionError, FileFormatError, InputError
+from atomistic.errors import CoincidenceError, CompositionError, FileFormatError, InputError
+from atomistic.lammps import run_md
 from atomistic.mtp.kernel import evaluate
 from atomistic.mtp.potential import read_mtp
 from atomistic.sampling import Campaign, read_settings, validated
+from atomistic.trajectory import read_trajectory
 
 DATA = Path(__file__).parent / "data" / "al_cu_level6.mtp"
 COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
@@ -173,6 +175,47 @@ def test_processes_give_what_one_gives(inputs: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+@pytest.mark.skipif(not COMPILER, reason="MPI runs need the compiled plugin")
+def test_ranks_of_mpi_give_the_same_run_to_rounding(inputs: Path, tmp_path: Path) -> None:
+    values = read_settings(inputs / "alloy.toml").model_dump(mode="json")
+    values |= {
+        "seeds": [1], "mcmd": None, "equilibration": {"npt_ps": 0.0, "ramp_ps": 0.0, "minimise": False},
+        "production": {"temperatures": [400.0], "npt_ps": 0.0, "ramp_ps": 0.0, "time_ps": 0.02,
+                       "frame_interval_ps": 0.01},
+    }  # fmt: skip
+    positions = []
+    for ranks in (1, 2):
+        run_campaign(validated({**values, "processes": ranks}, "x"), tmp_path / str(ranks), base=inputs)
+        positions.append(Campaign.load(tmp_path / str(ranks)).runs[0].open().read().positions)
+    step = positions[0] - positions[1]
+    box = alloy().cell.lengths()
+    np.testing.assert_allclose(step - box * np.rint(step / box), 0.0, rtol=0, atol=2e-4)
+    assert np.abs(positions[0][-1] - positions[0][0]).max() > 0.01
+
+
+def test_compressed_frames_are_those_of_the_dump(inputs: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"temperature": 500.0, "steps": 60, "ramp_steps": 20, "dump_every": 10}
+    options |= {"segment_steps": 20, "thermo_every": 10}
+    text = run_md(alloy(), inputs / "al_cu.mtp", directory=tmp_path / "text", **options)
+    packed = run_md(alloy(), inputs / "al_cu.mtp", directory=tmp_path / "own", **options, store="own")
+    first, second = read_trajectory(text.trajectory), read_trajectory(packed.trajectory)
+    assert first.n_frames == second.n_frames == 7
+    np.testing.assert_allclose(second.times, first.times, rtol=0, atol=1e-9)
+    # Half the resolution of the file, and the ten digits of the dump.
+    np.testing.assert_allclose(second.positions, first.positions, rtol=0, atol=6.2e-5)
+    assert len(packed.frames(2)) == 4
+    assert (text.final.positions == packed.final.positions).all()
+
+
+def test_the_documented_settings_are_allowed(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")
+    shown = page.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "shown.toml").write_text(shown, encoding="utf-8")
+    settings = read_settings(tmp_path / "shown.toml")
+    assert settings.mcmd is not None
+    assert settings.mcmd.temperature == 1573.0
+
+
 def test_stopped_runs_are_kept_and_said(inputs: Path, tmp_path: Path) -> None:
     values = read_settings(inputs / "alloy.toml").model_dump(mode="json")
     values |= {"framework": ["Al", "Cu"], "framework_limit": 1e-6, "seeds": [1], "mcmd": None}
@@ -206,6 +249,12 @@ def test_bad_input_is_named_before_anything_runs(
         attempt(
             potential="llzo-ta-level8", mcmd=None, cell={"kind": "llzo", "contents": {"al": 2.0, "ta": 2.0}}
         )
+    shutil.rmtree(tmp_path / "bad")
+    with pytest.raises(CoincidenceError, match=r"Sigma17.*max_area|within|common"):
+        attempt(
+            potential="llzo-ta-level8", mcmd=None,
+            cell={"kind": "boundary", "boundary": "Sigma17(530)[001]", "search": {"max_area": 50.0}},
+        )  # fmt: skip
     shutil.rmtree(tmp_path / "bad")
     with pytest.raises(InputError, match=r"cell\.contents"):
         attempt(potential="llzo-ta-level8", mcmd=None, cell={"kind": "llzo", "contents": {"tb": 2.0}})

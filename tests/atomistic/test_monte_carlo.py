@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
+from atomistic.averages import block_average
 from atomistic.cells import llto, lstz
 from atomistic.errors import GeometryError, InputError
 from atomistic.learning_cells import BOLTZMANN_EV
@@ -20,7 +23,7 @@ from atomistic.mtp.basis import untrained
 from atomistic.mtp.core import RepulsiveCore
 from atomistic.mtp.kernel import evaluate
 from atomistic.mtp.local import LocalEnergies
-from atomistic.mtp.potential import MTPotential
+from atomistic.mtp.potential import MTPotential, read_mtp
 
 SPECIES = ("Li", "Zr", "O")
 Floats = npt.NDArray[np.float64]
@@ -116,7 +119,7 @@ def test_visits_follow_the_boltzmann_distribution_of_all_states(
     # Half of the spread of energies, so that every state matters and none is rare.
     kt = float(np.std(list(energies.values())))
     sampler = SwapSampler(
-        potential, symbols, pairs, kt / BOLTZMANN_EV, moves=moves, sites=SITES, closest=0.0,  # type: ignore[arg-type]
+        potential, symbols, pairs, kt / BOLTZMANN_EV, moves=moves, sites=SITES, contact=0.0,  # type: ignore[arg-type]
     )  # fmt: skip
     fractions, seen = at_sites((0, 1, 2), shifts), []
     for _ in range(3000):
@@ -151,20 +154,64 @@ def test_composition_sites_and_energy_are_kept(seed: int) -> None:
     assert np.all(done.accepted <= done.attempts)
 
 
-def test_no_swap_brings_atoms_closer_than_the_shortest_distance() -> None:
+def test_two_starts_of_an_alloy_meet() -> None:
+    potential = read_mtp(Path(__file__).parent / "data" / "al_cu_level6.mtp")
+    lattice = bulk("Al", a=3.9, cubic=True).repeat((2, 2, 2))
+    fractions, rng = lattice.get_scaled_positions(), np.random.default_rng(4)
+    layered = np.where(fractions[:, 2] < 0.5, "Al", "Cu").tolist()
+    symbols = {"layered": layered, "random": rng.permutation(layered).tolist()}
+    found = {}
+    for name, start in symbols.items():
+        sampler = SwapSampler(potential, start, [("Al", "Cu")], 900.0)
+        places, energies = fractions, []
+        for _ in range(320):
+            done = sampler.run(places, lattice.cell.array, 32, rng)
+            places = done.fractions
+            energies.append(done.energy)
+        found[name] = block_average(energies[20:])
+    error = np.hypot(*(average.standard_error for average in found.values()))
+    means = [float(average.mean) for average in found.values()]
+    assert abs(means[0] - means[1]) < 3.5 * error
+    # The starts are far apart, or meeting would show nothing.
+    begin = [
+        LocalEnergies(potential, fractions, potential.types_of(start), lattice.cell.array).energies.sum()
+        for start in symbols.values()
+    ]
+    assert abs(begin[0] - begin[1]) > 20 * error
+
+
+def test_only_pairs_on_the_sites_need_them() -> None:
+    potential = random_potential(0.01)
+    symbols = ["Li", "Li", "Zr", "O", "O"]
+    fractions = at_sites((0, 1, 2), np.zeros((3, 3)))
+    sampler = SwapSampler(
+        potential, symbols, [("Li", "vacancy"), ("Zr", "O")], 5000.0, moves="translate", sites=SITES,
+        on_sites=["Li"], contact=0.0,
+    )  # fmt: skip
+    done = sampler.run(fractions, BOX, 300, np.random.default_rng(1))
+    assert np.all(done.accepted > 20)
+    # Zr has left the sites to the two Li; exchanged, it stands where Zr and O stood.
+    places = np.vstack([fractions[2:], HOST])
+    step = done.fractions[2, None] - places
+    assert np.abs(step - np.rint(step)).sum(axis=1).min() < 1e-9
+
+
+def test_no_swap_brings_atoms_into_contact() -> None:
     potential = random_potential(0.0)
     symbols, rng = ["Li", "Zr", "O", "O"], np.random.default_rng(0)
     fractions = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.1, 0.0, 0.0], [0.5, 0.5, 0.7]])
     sites = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.05, 0.5, 0.5]])
-    # Without energies every move is taken, but for those that bring Zr within 1 Å of an O.
+    # Without energies every move is taken, but for those that bring Zr within 1.52 Å of an O.
     near = SwapSampler(potential, symbols, [("Zr", "vacancy")], 300.0, sites=sites, on_sites=["Li", "Zr"])
     done = near.run(fractions, np.eye(3) * 8.0, 200, rng)
     assert done.accepted[0] == done.attempts[0] == 200
-    blocked = np.vstack([fractions, [[0.05, 0.5, 0.6]]])
+    blocked = np.vstack([fractions, [[0.05, 0.5, 0.685]]])
     far = SwapSampler(
         potential, [*symbols, "O"], [("Zr", "vacancy")], 300.0, sites=sites, on_sites=["Li", "Zr"]
     )
     assert far.run(blocked, np.eye(3) * 8.0, 200, rng).accepted[0] == 0
+    blocked[-1] = [0.05, 0.5, 0.695]
+    assert far.run(blocked, np.eye(3) * 8.0, 200, rng).accepted[0] == 200
 
 
 def test_sites_of_perovskites_with_and_without_noise() -> None:
