@@ -35,7 +35,7 @@ ACCURACY = 0.005
 """Relative misfit (root mean square) that an instrument leaves: below, no further arc is looked for."""
 LARGEST_ARC_COUNT = 3
 _CLOSEST_TIMES = 5.0
-_SMALLEST_SHARE = 0.01
+_LARGEST_UNCERTAINTY = 0.3
 _FLATTEST_ARC = 0.65
 
 
@@ -252,7 +252,8 @@ def choose_circuit(
     """The fit of the simplest credible circuit of arcs, leads and an electrode, and all that was tried.
 
     Arcs are added one by one while the misfit exceeds `accuracy`, BIC falls, and the arcs remain credible: relaxation
-    times a factor 5 apart, each with 1 % of the resistance at least and an exponent of 0.65 or more. A blocking tail,
+    times a factor 5 apart, each resistance known to 30 % and each exponent 0.65 or more; or, credible or not, while the
+    circuit before is no description at all (misfit six times `accuracy`, three times the new one's). A blocking tail,
     a series resistor and an inductor stay where BIC wants them. arcs: their number, instead. Raises ConvergenceError
     where nothing could be fitted.
     """
@@ -263,7 +264,9 @@ def choose_circuit(
         found = _best_with(measurement, count, best, tried, starts, seed)
         if found is None:
             continue
-        believed = credible(found) or arcs is not None
+        believed = (
+            arcs is not None or credible(found) or (best is not None and _far_better(found, best, accuracy))
+        )
         if best is None or (believed and found.bic < best.bic):
             best = found
         if best.scale <= accuracy:
@@ -303,8 +306,10 @@ def _best_with(
     if not found:
         return None
     best = min(found, key=lambda fit: fit.bic)
+    if _lead_at_bound(best) and isinstance(best.circuit, Series):
+        best = attempt(Series(tuple(p for p in best.circuit.parts if not isinstance(p, R)))) or best
     with_r = attempt(R(0.3 * size) + best.circuit)
-    if with_r is not None and with_r.bic < best.bic:
+    if with_r is not None and with_r.bic < best.bic and not _lead_at_bound(with_r):
         best = with_r
         with_l = attempt(L(0.3 * size / omega) + best.circuit)
         if with_l is not None and with_l.bic < best.bic:
@@ -336,7 +341,19 @@ def _with_new_arc(
 
 def credible(fit: CircuitFit) -> bool:
     """Whether the arcs are ones to believe in: see `choose_circuit`."""
-    read = sorted((p.read(fit.circuit.values) for p in arc_places(fit.circuit)), key=lambda a: a[1])
-    total = sum(r for r, _, _ in read)
+    values = fit.circuit.values
+    places = arc_places(fit.circuit)
+    read = sorted((p.read(values) for p in places), key=lambda a: a[1])
     apart = all(later[1] > _CLOSEST_TIMES * sooner[1] for sooner, later in pairwise(read))
-    return apart and all(r >= _SMALLEST_SHARE * total and n >= _FLATTEST_ARC for r, _, n in read)
+    names = [p.name for p in fit.parameters]
+    known = all(fit.log_uncertainty({names[p.resistance]: 1.0}) < _LARGEST_UNCERTAINTY for p in places)
+    return apart and known and all(n >= _FLATTEST_ARC for _, _, n in read)
+
+
+def _far_better(found: CircuitFit, before: CircuitFit, accuracy: float) -> bool:
+    return before.scale > 6.0 * accuracy and found.scale < before.scale / 3.0
+
+
+def _lead_at_bound(fit: CircuitFit) -> bool:
+    lead = series_resistor(fit.circuit)
+    return lead is not None and fit.parameters[lead].name in fit.at_bound

@@ -104,6 +104,7 @@ def test_bulk_above_the_window_is_the_series_resistance() -> None:
     [
         (PELLET, 2, False),
         (ZARC(1e3, 2e-8, 0.97) + CPE(1e-6, 0.9), 1, False),
+        (ZARC(1e2, 2e-9, 0.97) + ZARC(1e5, 5e-4, 0.9) + CPE(1e-6, 0.9), 2, False),
         (R(300.0) + L(2e-6) + ZARC(5e3, 1e-5, 0.9) + CPE(1e-6, 0.9), 1, True),
         (ZARC(1e3, 2e-8, 0.97) + ZARC(5e3, 1e-5, 0.9) + ZARC(8e3, 1e-2, 0.9), 3, False),
     ],
