@@ -74,6 +74,7 @@ def arrhenius_figure(
 
     names: (region, direction, kind) to draw. A dotted line: extrapolated.
     """
+    middle: list[float] = []
     for k, name in enumerate(names):
         colour, mark = _PALETTE[k % len(_PALETTE)], _MARKS[k % len(_MARKS)]
         rows = [m for m in results.means if (m.region, m.direction, m.kind) == name]
@@ -92,6 +93,7 @@ def arrhenius_figure(
         if fit is not None:
             energy = fit.activation_energy_interval
             label += f": {energy.value:.2f} eV ({energy.low:.2f} to {energy.high:.2f})"
+        middle += y.tolist()
         ax.errorbar(x, y, yerr=error, fmt=mark, color=colour, ms=5, capsize=2, lw=1, label=label)
         if fit is None:
             continue
@@ -103,6 +105,7 @@ def arrhenius_figure(
                 continue
             kelvin = 1 / np.linspace(1 / hottest, 1 / coldest, 16)
             band = [fit.at(float(t)) for t in kelvin]
+            middle += [CM2_PER_M2 * b.value for b in band]
             ax.plot(1000 / kelvin, [CM2_PER_M2 * b.value for b in band], style, color=colour, lw=1.3)
             ax.fill_between(
                 1000 / kelvin,
@@ -115,7 +118,9 @@ def arrhenius_figure(
     ax.set_yscale("log")
     ax.set_xlabel("1000 K / T")
     ax.set_ylabel("D / cm$^2$ s$^{-1}$")
-    ax.legend(frameon=False, fontsize="small", loc="upper right" if len(names) < 5 else "best")
+    ax.legend(frameon=False, fontsize="small", loc="lower left")
+    # A band over twenty decades would hide the rest; it goes on beyond the frame.
+    ax.set_ylim(max(ax.get_ylim()[0], 1e-3 * min(middle)), min(ax.get_ylim()[1], 30 * max(middle)))
     top = ax.secondary_xaxis("top")
     ticks = sorted({row.temperature_K for row in results.means} | {lowest})
     top.set_xticks([1000 / t for t in ticks], [f"{t:g}" for t in ticks], fontsize="small")
