@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mesoion.growth import Growth
     from mesoion.solve import State
 
-_METAL = "magma_r"
+_METAL = "viridis_r"
 
 
 def overpotential_profile(ax: Axes, state: State, *, label: str | None = None) -> Axes:
@@ -96,7 +96,7 @@ def growth_sequence(growth: Growth, pictures: int = 4) -> Figure:
         field_map(
             ax,
             mesh,
-            np.where(mesh.region > 0, growth.filling[index], 0.0),
+            np.where(mesh.region > 0, growth.filling[index], np.nan),
             limits=(0.0, 1.0),
             colour_map=_METAL,
             label="filled share of the free volume" if index == last else "",
