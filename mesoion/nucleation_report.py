@@ -18,6 +18,7 @@ from mesoion.nucleation_sampling import CRITERIA, Criterion, Sensitivity, interv
 from mesoion.nucleation_study import (
     CRITERION_WORDS,
     MA_PER_CM2,
+    QUANTITIES,
     ROOM,
     CaseResult,
     Study,
@@ -57,7 +58,8 @@ def write(
     _profiles(study, folder)
     room = [m for m in measured if ROOM[0] <= m.temperature_K <= ROOM[1]]
     if room:
-        folder.paragraph("Beside the measured values", _measured_words(study, results, room))
+        words = _measured_words(study, results, room) + _warm_words(folder)
+        folder.paragraph("Beside the measured values", words)
     folder.paragraph("Order of the cases", _order_words(folder))
     folder.paragraph("What decides", _decides_words(sensitivity))
     if maps:
@@ -584,6 +586,20 @@ def _measured_words(
         "doi 10.1021/am508111r). That crystals without any boundary fail, too, at 0.28 mA/cm² or "
         "less, says that boundaries are not needed for it."
     )
+
+
+def _warm_words(folder: RunFolder) -> str:
+    """Measured values above room temperature beside the computed ones."""
+    rows = [c for c in folder.comparisons if c.quantity == QUANTITIES["stable"]]
+    warm = [c for c in rows if float(c.material.rsplit(", ", 1)[1].split()[0]) + 273.15 > ROOM[1]]
+    if not warm:
+        return ""
+    said = "; ".join(
+        f"{_say(c.measured)} mA/cm² at {c.material.rsplit(', ', 1)[1].replace(' C', ' °C')}, computed "
+        f"{_say(c.predicted)} ({_say(c.low)} to {_say(c.high)}) until metal is stable"
+        for c in warm
+    )
+    return f"\n\nAbove room temperature: {said}."
 
 
 def _order_words(folder: RunFolder) -> str:

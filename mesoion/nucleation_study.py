@@ -60,6 +60,10 @@ MA_PER_CM2 = 0.1
 """1 A/m² in mA/cm²."""
 ROOM = (288.0, 303.5)
 """Temperatures [K] at which a measured value counts as one at room temperature."""
+QUANTITIES: dict[Criterion, str] = {
+    "stable": "critical current, metal stable",
+    "barrier": "critical current, barrier crossed",
+}
 ALIKE = 0.05
 """Critical currents closer than this count as the same."""
 CRITERION_WORDS: dict[Criterion, str] = {
@@ -492,7 +496,7 @@ def _compare(
             folder.compare(
                 Comparison(
                     f"{m.composition}, {m.temperature_K - 273.15:.0f} C",
-                    f"critical current density, {CRITERION_WORDS[criterion]}",
+                    QUANTITIES[criterion],
                     "mA/cm^2",
                     middle,
                     low,

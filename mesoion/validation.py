@@ -84,6 +84,7 @@ def all_cases() -> dict[str, Case]:
     """Every declared row by name."""
     import mesoion.validation_cases
     import mesoion.validation_lithium
+    import mesoion.validation_nucleation
     import mesoion.validation_pellets  # noqa: F401
 
     return CASES
