@@ -273,7 +273,8 @@ class MixedPolycrystal:
     def load(cls, path: str | os.PathLike[str]) -> MixedPolycrystal:
         """Read a model written by `save`; raises InputError for another file."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            # Opened here: numpy leaves the stream of a damaged file open.
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 if int(data["format"]) != _FORMAT:
                     raise KeyError("format")
                 intervals = []

@@ -260,7 +260,8 @@ class ReducedPolycrystal:
     def load(cls, path: str | os.PathLike[str]) -> ReducedPolycrystal:
         """Read a model written by `save`; raises InputError for another file."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            # Opened here: numpy leaves the stream of a damaged file open.
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
             if int(arrays.pop("format")) != _FORMAT:
                 raise KeyError("format")
