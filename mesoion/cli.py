@@ -59,6 +59,23 @@ def run(study: StudyFile, out: Out = None, force: Force = False) -> None:
 
 
 @app.command()
+def reconcile(study: StudyFile, out: Out = None, force: Force = False) -> None:
+    """What must be true of the boundaries for atomistic records and measured pellets to agree.
+
+    Example: mesoion reconcile studies/reconcile_perovskites_and_garnet.toml
+    """
+    from mesoion.config import InputProblems
+    from mesoion.study import load_study, run_study
+
+    kind, _ = load_study(study)
+    if kind.name != "reconcile":
+        remedy = "give a study of kind 'reconcile'; `mesoion run` runs any other"
+        raise InputProblems(str(study), [("kind", kind.name, remedy)])
+    outcome = run_study(study, out, force=force)
+    _report_outcome(outcome.path, outcome.from_cache)
+
+
+@app.command()
 def sweep(
     study: StudyFile,
     out: Out = None,

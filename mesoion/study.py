@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
     "sweep": "mesoion.sweep_study",
     "size_and_width": "mesoion.size_width_study",
     "microstructure": "mesoion.microstructure_study",
+    "reconcile": "mesoion.reconcile_study",
     "spectra": "mesoion.impedance.fit_study",
     "nucleation": "mesoion.nucleation_study",
 }

@@ -146,6 +146,39 @@ def test_a_killed_pellet_study_takes_up_its_drawn_conductivities(
     assert read_results(folder)["conductivities"] == read_results(fresh)["conductivities"]
 
 
+def test_every_mechanism_that_closes_the_gap_says_what_it_needs(tmp_path: Path) -> None:
+    data = tomllib.loads((STUDIES / "reconcile_perovskites_and_garnet.toml").read_text())
+    folder = coarse(
+        tmp_path,
+        "reconcile_perovskites_and_garnet",
+        draws=6,
+        resolution=0.25,
+        cases=[c for c in data["cases"] if c["name"] == "LSTZ0.75"],
+    )
+    results = read_results(folder)
+    needed = {(r["mechanism"], r["parameter"]): r for r in results["needed"]}
+    assert not needed["records alone", ""]["reaches the measurement"]
+    assert needed["records alone", ""]["ln Bayes factor"] < -50
+    blocking = needed["blocking boundaries", "blocking fraction"]
+    # A third of the bulk's resistance: a sixth to a quarter of the facets, whatever the grain size.
+    assert 0.1 < blocking["low"] < blocking["value"] < blocking["high"] < 0.35
+    assert 5 < needed["space charge", "core charge"]["value"] < 10
+    seen = {(r["mechanism"], r["observable"]): r for r in results["predicted_observables"]}
+    assert abs(seen["blocking boundaries", "grain-size exponent"]["value"]) < 0.05
+    assert_allclose(seen["second-phase film", "grain-size exponent"]["value"], 1.0, rtol=0, atol=0.05)
+    # Blocked facets and contacts carry the grains' own current: E_a of the bulk.
+    assert_allclose(seen["blocking boundaries", "activation energy"]["value"], 0.33, rtol=0, atol=0.05)
+    assert seen["space charge", "activation energy"]["value"] > 0.42
+    assert seen["space charge", "resistivity under bias over that at rest"]["value"] < 0.85
+    for c in results["comparisons"]:
+        assert c["low"] <= c["predicted"] <= c["high"]
+    assert {p.stem for p in (folder / "figures").glob("*.png")} == {
+        "needed_parameters",
+        "evidence",
+        "distinguishing_LSTZ0.75",
+    }
+
+
 def test_grain_size_and_width_scale_as_the_brick_layer(tmp_path: Path) -> None:
     folder = coarse(
         tmp_path,

@@ -1,0 +1,572 @@
+"""What must be true of the boundaries for atomistic transport and measured pellets to agree.
+
+A record gives the boundary's own transport; a pellet shows an apparent boundary resistivity that it does not explain.
+Each mechanism adds one or two parameters q to the same pellet, and with the records as prior for the layer's
+conductivity σ_gb = σ_record e^a, its width and the grain size d,
+
+    evidence = ∫∫∫ N(ln ρ_measured; ln ρ_model(a, d, q), s) p(a) p(d) p(q) da dd dq ,   1/σ_app = 1/σ_t − 1/σ_b,
+
+summed on a grid: exact up to its spacing, and without a random number. σ_t comes from the polycrystal of
+`mesoion.mixed_boundaries`, space charge from `mesoion.bicrystal`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator, RegularGridInterpolator
+
+from mesoion.bicrystal import Bicrystal, solve_bicrystal
+from mesoion.errors import InputError
+from mesoion.material import Material, Phase
+from mesoion.mixed_boundaries import BLOCKING, OPEN, PolycrystalModel
+from mesoion.units import BOLTZMANN_EV, VACUUM_PERMITTIVITY
+
+Floats = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
+
+NANO = 1e-9
+BLOCKED = 1e-9
+"""Conductivity of a blocking layer over that of the grain."""
+MOST_CONDUCTIVE = 10.0
+"""Layers above this multiple of the grain's conductivity add no resistance; they are taken at it."""
+LEAST_EXCESS, LARGEST_EXCESS = -0.01, 1e6
+"""r σ_b/d below which there is certainly no arc, and above which a facet blocks for good."""
+NUISANCE_POINTS = (31, 15)
+PARAMETER_POINTS = {1: 161, 2: 41}
+SMALL_RESISTANCE, MOST_RESISTANCE = 1e-12, 1e9
+"""Resistances of a facet [ohm m²] that no pellet shows, and above which none lets a current through."""
+SPREAD = 5.0
+"""Prior deviations that the grids reach to either side."""
+ALONE_POINTS, ALONE_SPREAD = (281, 141), 14.0
+"""The same where nothing is added: the records may be far from the measurement."""
+CHARGED_POINTS = (33, 15)
+"""Core charges and permittivities solved for; between them the resistances are splines in the logarithms."""
+
+
+@dataclass(frozen=True)
+class ParameterPrior:
+    """Prior of one parameter of a mechanism, in its own `unit` of speech.
+
+    shape: "log" flat in the logarithm and "flat" flat in the value, from low to high; "normal": low and high are its
+    95 % limits. plausible: interval that the literature makes plausible; plausible_source: on what ground.
+    """
+
+    name: str
+    unit: str
+    shape: Literal["log", "flat", "normal"]
+    low: float
+    high: float
+    plausible: tuple[float, float]
+    plausible_source: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise InputError(
+                f"{self.name}.prior", (self.low, self.high), "two finite numbers, low below high"
+            )
+        if self.shape == "log" and self.low <= 0:
+            raise InputError(f"{self.name}.prior", self.low, "above zero for a prior flat in the logarithm")
+
+    def grid(self, points: int) -> tuple[Floats, Floats]:
+        """Values (points,) and their prior weights, which sum to 1 (trapezoidal rule)."""
+        if self.shape == "log":
+            values = np.geomspace(self.low, self.high, points)
+            density = np.ones(points)
+        elif self.shape == "flat":
+            values = np.linspace(self.low, self.high, points)
+            density = np.ones(points)
+        else:
+            middle, deviation = 0.5 * (self.low + self.high), (self.high - self.low) / (2 * 1.959964)
+            values = middle + deviation * np.linspace(-SPREAD, SPREAD, points)
+            density = np.exp(-0.5 * np.linspace(-SPREAD, SPREAD, points) ** 2)
+        density[[0, -1]] *= 0.5
+        return values, density / density.sum()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pellet to reconcile at one temperature [K]: records, boundary type, grain size [m], measured resistivity.
+
+    measured_apparent [S/m] with measured_factor (one standard deviation of its logarithm, e^s) and its source.
+    grain_size_factor: likewise.
+    """
+
+    name: str
+    material: Material
+    boundary: str
+    polycrystal: PolycrystalModel
+    temperature: float
+    grain_size: float
+    grain_size_factor: float
+    measured_apparent: float
+    measured_factor: float
+    source: str
+
+    def __post_init__(self) -> None:
+        for key in ("grain_size_factor", "measured_factor"):
+            if not 1 < getattr(self, key) <= 100:
+                raise InputError(f"{self.name}.{key}", getattr(self, key), "a factor above 1, up to 100")
+
+    @cached_property
+    def grain(self) -> Phase:
+        """The grain at the case's temperature."""
+        return self.material.grain(self.temperature)
+
+    @cached_property
+    def layer(self) -> Phase:
+        """The boundary layer as the record has it."""
+        return self.material.boundary(self.temperature, self.boundary)
+
+    @property
+    def width(self) -> float:
+        """Of the layer [m]."""
+        assert self.layer.width is not None
+        return self.layer.width
+
+    @cached_property
+    def record_spread(self) -> float:
+        """Standard deviation of ln(w/σ_gb) that the record leaves."""
+        record = self.material.boundaries[self.boundary]
+        assert record.boundary_width_m is not None
+        of_conductivity = record.conductivity(self.temperature).log_standard_uncertainty
+        return math.hypot(of_conductivity, record.boundary_width_m.log_standard_uncertainty)
+
+    def energies(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """(E_a, its standard uncertainty) [eV] of grain and boundary."""
+        found = []
+        for record in (self.material.bulk, self.material.boundaries[self.boundary]):
+            energy = record.law("across").activation_energy_eV
+            found.append((energy.value, energy.standard_uncertainty))
+        return found[0], found[1]
+
+    def at(self, temperature: float) -> Case:
+        """The same pellet at another temperature [K]."""
+        return replace(self, temperature=temperature)
+
+    def nuisance(self, points: tuple[int, int], spread: float) -> tuple[Floats, Floats, Floats]:
+        """a = ln(σ_gb/record) and ln(d/given) on their grid (k,), with prior weights (k,)."""
+        x, y = (np.linspace(-spread, spread, n) for n in points)
+        weight = np.exp(-0.5 * (x[:, None] ** 2 + y[None] ** 2))
+        a, d = np.meshgrid(x * self.record_spread, y * math.log(self.grain_size_factor), indexing="ij")
+        return a.ravel(), d.ravel(), (weight / weight.sum()).ravel()
+
+    def own_resistance(self, a: Floats) -> Floats:
+        """Excess resistance of the layer itself [ohm m²], w/σ_gb − w/σ_b."""
+        sigma = np.minimum(self.layer.conductivity_across * np.exp(a), MOST_CONDUCTIVE * self._bulk)
+        return np.asarray(self.width * (1 / sigma - 1 / self._bulk))
+
+    def own_sheet(self, a: Floats) -> Floats:
+        """Excess sheet conductance of the layer [S]."""
+        sigma = np.minimum(self.layer.conductivity_along * np.exp(a), MOST_CONDUCTIVE * self._bulk)
+        return np.asarray(self.width * (sigma - self._bulk))
+
+    @property
+    def _bulk(self) -> float:
+        return self.grain.conductivity_across
+
+    def apparent_resistivity(
+        self, resistance: Floats, sheet: Floats, grain_size: Floats, blocking_fraction: float = 0.0
+    ) -> Floats:
+        """1/σ_app [ohm m] of pellets with facets of excess `resistance` [ohm m²] and `sheet` [S]; arrays broadcast."""
+        r, s, d = np.broadcast_arrays(resistance, sheet, grain_size)
+        excess = np.clip(r.ravel() * self._bulk / d.ravel(), LEAST_EXCESS, LARGEST_EXCESS)
+        sheets = s.ravel() / (self._bulk * d.ravel())
+        blocked = np.minimum(self.width / (BLOCKED * d.ravel()), LARGEST_EXCESS)
+        total = self.polycrystal.effective_admittivity(
+            np.ones(excess.size),
+            {OPEN: excess, BLOCKING: blocked},
+            {OPEN: sheets, BLOCKING: -self.width / d.ravel()},
+            1.0,
+            blocking_fraction,
+        ).real
+        return np.asarray(((1 / total - 1) / self._bulk).reshape(r.shape))
+
+
+@dataclass(frozen=True)
+class Facets:
+    """Excess of open facets at frequencies (m,): resistance [ohm m²], sheet [S]; and the share that blocks."""
+
+    resistance: Complexes
+    sheet: Complexes
+    blocking_fraction: float = 0.0
+
+
+Resistivity = Callable[[Case, Floats, Floats, Sequence[Floats]], Floats]
+FacetsOf = Callable[["Draw", Sequence[float], Floats], Facets]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One pellet of the posterior at a temperature: its phases, grain size [m] and what its film's law would be.
+
+    film_factor: conductivity of a second phase over that at the case's own temperature.
+    """
+
+    grain: Phase
+    layer: Phase
+    grain_size: float
+    film_factor: float = 1.0
+
+    def admittivity(self, omega: Floats) -> Complexes:
+        """σ + iωε of the grain (m,) [S/m]."""
+        return _admittivity(self.grain, omega)
+
+    def own(self, omega: Floats, scale: float = 1.0) -> Facets:
+        """Of the layer itself, its conductivity times `scale`."""
+        assert self.layer.width is not None
+        layer = replace(
+            self.layer,
+            conductivity_across=self.layer.conductivity_across * scale,
+            conductivity_along=self.layer.conductivity_along * scale,
+        )
+        k, grain = _admittivity(layer, omega), self.admittivity(omega)
+        along = k + (layer.conductivity_along - layer.conductivity_across)
+        return Facets(self.layer.width * (1 / k - 1 / grain), self.layer.width * (along - grain))
+
+
+def _admittivity(phase: Phase, omega: Floats) -> Complexes:
+    displaced = 1j * omega * VACUUM_PERMITTIVITY * phase.relative_permittivity
+    return np.asarray(phase.conductivity_across + displaced)
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One way to close the gap: its parameters and the apparent resistivity they give.
+
+    resistivity(case, a, ln(d/given), values): [ohm m] for flat arrays (k,) of nuisances and parameter values (j,)
+    each -> (k, j). facets(draw, values, ω): of one pellet of the posterior at angular frequencies (m,).
+    says: sentence with {0}, {1} for the parameters' values with units.
+    """
+
+    name: str
+    parameters: tuple[ParameterPrior, ...]
+    resistivity: Resistivity = field(repr=False)
+    facets: FacetsOf = field(repr=False)
+    says: str = ""
+
+
+# ---- mechanisms --------------------------------------------------------------------------------------------------
+def nothing_added() -> Mechanism:
+    """The records alone."""
+
+    def resistivity(case: Case, a: Floats, d: Floats, values: Sequence[Floats]) -> Floats:
+        size = case.grain_size * np.exp(d)
+        return case.apparent_resistivity(case.own_resistance(a), case.own_sheet(a), size)[:, None]
+
+    return Mechanism(
+        "records alone",
+        (),
+        resistivity,
+        lambda draw, values, omega: draw.own(omega),
+        "nothing but the records",
+    )
+
+
+def blocking_boundaries(prior: ParameterPrior) -> Mechanism:
+    """A share of the boundaries does not conduct at all."""
+
+    def resistivity(case: Case, a: Floats, d: Floats, values: Sequence[Floats]) -> Floats:
+        size, own, sheet = case.grain_size * np.exp(d), case.own_resistance(a), case.own_sheet(a)
+        columns = [case.apparent_resistivity(own, sheet, size, float(p)) for p in values[0]]
+        return np.stack(columns, axis=1)
+
+    def facets(draw: Draw, values: Sequence[float], omega: Floats) -> Facets:
+        return replace(draw.own(omega), blocking_fraction=values[0])
+
+    return Mechanism(
+        "blocking boundaries", (prior,), resistivity, facets, "{0} of the boundary length blocking"
+    )
+
+
+def second_phase(width: ParameterPrior, conductivity: ParameterPrior) -> Mechanism:
+    """A film of its own width [nm] and conductivity [S/cm] on every boundary, in series with the layer."""
+
+    def resistivity(case: Case, a: Floats, d: Floats, values: Sequence[Floats]) -> Floats:
+        film = values[0] * NANO * (1 / (100.0 * values[1]) - 1 / case.grain.conductivity_across)
+        own = case.own_resistance(a)[:, None] + film[None]
+        size = (case.grain_size * np.exp(d))[:, None]
+        return case.apparent_resistivity(own, case.own_sheet(a)[:, None], size)
+
+    def facets(draw: Draw, values: Sequence[float], omega: Floats) -> Facets:
+        own = draw.own(omega)
+        permittivity = VACUUM_PERMITTIVITY * draw.layer.relative_permittivity
+        film = 100.0 * values[1] * draw.film_factor + 1j * omega * permittivity
+        across = values[0] * NANO * (1 / film - 1 / draw.admittivity(omega))
+        return replace(own, resistance=own.resistance + across)
+
+    return Mechanism(
+        "second-phase film",
+        (width, conductivity),
+        resistivity,
+        facets,
+        "a film of {0} that conducts {1} on every boundary",
+    )
+
+
+def holm_resistance(contact: Floats, radius: Floats, conductivity: float) -> Floats:
+    """Constriction of circular contacts of radius a [m] that cover the share α of a facet [ohm m²].
+
+    r = πa(1 − √α)^{3/2}/(2ασ_b): two half spaces per contact, Holm's 1/(2aσ) with the factor of neighbouring contacts
+    (Cooper, Mikic, Yovanovich, Int. J. Heat Mass Transfer 12, 279 (1969)).
+    """
+    return np.asarray(math.pi * radius * (1 - np.sqrt(contact)) ** 1.5 / (2 * contact * conductivity))
+
+
+def partial_contact(contact: ParameterPrior, radius: ParameterPrior) -> Mechanism:
+    """Grains touch on a share α of their facets only, in contacts of radius a [nm]; the rest is pore."""
+
+    def resistivity(case: Case, a: Floats, d: Floats, values: Sequence[Floats]) -> Floats:
+        share, spot = values[0][None], values[1][None] * NANO
+        bulk = case.grain.conductivity_across
+        own = case.own_resistance(a)[:, None] / share + holm_resistance(share, spot, bulk)
+        size = (case.grain_size * np.exp(d))[:, None]
+        return case.apparent_resistivity(own, -case.width * bulk * np.ones_like(own), size)
+
+    def facets(draw: Draw, values: Sequence[float], omega: Floats) -> Facets:
+        share, spot = values[0], values[1] * NANO
+        own, grain = draw.own(omega), draw.admittivity(omega)
+        assert draw.layer.width is not None
+        through = own.resistance / share + holm_resistance(np.array(share), np.array(spot), 1.0) / grain
+        # Beside the contacts an empty gap as wide as the layer.
+        gap = 1j * omega * VACUUM_PERMITTIVITY * (1 - share) / draw.layer.width
+        return Facets(np.asarray(1 / (1 / through + gap), dtype=complex), -draw.layer.width * grain)
+
+    return Mechanism(
+        "partial contact",
+        (contact, radius),
+        resistivity,
+        facets,
+        "contact over {0} of the facets in spots of {1}",
+    )
+
+
+def segregation(barrier: ParameterPrior) -> Mechanism:
+    """Segregated dopants raise the layer's activation energy by ΔE [eV]: σ_gb e^{−ΔE/kT}."""
+
+    def resistivity(case: Case, a: Floats, d: Floats, values: Sequence[Floats]) -> Floats:
+        shifted = a[:, None] - values[0][None] / (BOLTZMANN_EV * case.temperature)
+        size = (case.grain_size * np.exp(d))[:, None]
+        return case.apparent_resistivity(case.own_resistance(shifted), case.own_sheet(shifted), size)
+
+    def facets(draw: Draw, values: Sequence[float], omega: Floats) -> Facets:
+        return draw.own(omega, math.exp(-values[0] / (BOLTZMANN_EV * draw.grain.temperature)))
+
+    return Mechanism(
+        "dopant segregation", (barrier,), resistivity, facets, "a barrier higher by {0} in the layer"
+    )
+
+
+@dataclass(frozen=True)
+class ChargedParts:
+    """Resistance across a charged boundary [ohm m²]: of its layer, and of the grain on both sides in excess of grain.
+
+    Mild depletion of a lattice more than half full helps hopping: the sides' share may be negative.
+    """
+
+    layer: float
+    sides: float
+
+    @classmethod
+    def of(cls, case: Case, charge: float, permittivity: float | None = None) -> ChargedParts:
+        """Of `case` with a core charge [e/nm²], from boundaries whose layer conducts once and twice as well.
+
+        The equilibrium is the same, so the resistance is affine in the layer's resistivity: its two parts follow.
+        """
+        once = charged(case, charge, permittivity).excess_resistance
+        twice = charged(case, charge, permittivity, scale=2.0).excess_resistance
+        if not (math.isfinite(once) and math.isfinite(twice)):
+            return cls(math.inf, math.inf)
+        layer = 2.0 * (once - twice)
+        return cls(layer, once - layer + case.width / case.grain.conductivity_across)
+
+
+def charged(case: Case, charge: float, permittivity: float | None = None, scale: float = 1.0) -> Bicrystal:
+    """The boundary of `case` with a core charge [e/nm²] on top of its record's, at ε_r or the records' own.
+
+    scale: factor on the layer's conductivity.
+    """
+    grain, layer = case.grain, case.layer
+    layer = replace(layer, conductivity_across=layer.conductivity_across * scale)
+    if permittivity is not None:
+        grain, layer = (replace(p, relative_permittivity=permittivity) for p in (grain, layer))
+    return solve_bicrystal(grain, layer, core_charge=charge * 1e18)
+
+
+def charged_draw(draw: Draw, values: Sequence[float]) -> Bicrystal:
+    """The charged boundary of one pellet of the posterior: core charge [e/nm²] and, where given, ε_r."""
+    grain, layer = draw.grain, draw.layer
+    if len(values) > 1:
+        grain, layer = (replace(p, relative_permittivity=values[1]) for p in (grain, layer))
+    return solve_bicrystal(grain, layer, core_charge=values[0] * 1e18)
+
+
+def _charged_parts(case: Case, values: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Resistances of layer and sides [ohm m²] at charges (and permittivities) (j,), splines through solved nodes."""
+    if len(values[0]) < 8:
+        parts = [ChargedParts.of(case, *(float(v[j]) for v in values)) for j in range(len(values[0]))]
+        capped = np.minimum([(p.layer, p.sides) for p in parts], MOST_RESISTANCE)
+        return capped[:, 0], capped[:, 1]
+    nodes = [
+        np.geomspace(v.min(), v.max(), min(n, len(np.unique(v))))
+        for v, n in zip(values, CHARGED_POINTS, strict=False)
+    ]
+    constants = [None] if len(values) == 1 else nodes[1].tolist()
+    solved = [[ChargedParts.of(case, q, e) for e in constants] for q in nodes[0].tolist()]
+    found = []
+    for part in ("layer", "sides"):
+        rows = [[getattr(p, part) for p in row] for row in solved]
+        # Like a logarithm, and signed.
+        table = np.arcsinh(np.minimum(rows, MOST_RESISTANCE) / SMALL_RESISTANCE)
+        if len(values) == 1:
+            found.append(PchipInterpolator(np.log(nodes[0]), table[:, 0])(np.log(values[0])))
+        else:
+            grid = (np.log(nodes[0]), np.log(nodes[1]))
+            at = np.stack([np.log(v) for v in values], axis=1)
+            found.append(RegularGridInterpolator(grid, table, method="pchip")(at))
+    layer, sides = (SMALL_RESISTANCE * np.sinh(u) for u in found)
+    return np.asarray(layer), np.asarray(sides)
+
+
+def space_charge(charge: ParameterPrior, permittivity: ParameterPrior | None = None) -> Mechanism:
+    """A positive core charge [e/nm²] depletes layer and grain; ε_r as recorded, or with a prior of its own."""
+    priors = (charge,) if permittivity is None else (charge, permittivity)
+
+    def resistivity(case: Case, a: Floats, d: Floats, values: Sequence[Floats]) -> Floats:
+        layer, sides = _charged_parts(case, values)
+        scaled = layer[None] * np.exp(-a)[:, None] + sides[None]
+        own = scaled - case.width / case.grain.conductivity_across
+        size = (case.grain_size * np.exp(d))[:, None]
+        return case.apparent_resistivity(own, case.own_sheet(a)[:, None], size)
+
+    def facets(draw: Draw, values: Sequence[float], omega: Floats) -> Facets:
+        solved = charged_draw(draw, values)
+        z = np.full(len(omega), solved.excess_resistance, dtype=complex)
+        if np.any(omega > 0):
+            z[omega > 0] = solved.excess_impedance(omega[omega > 0] / (2 * math.pi))
+        return Facets(z, draw.own(omega).sheet)
+
+    says = "a core charge of {0}" + ("" if permittivity is None else " at a relative permittivity of {1}")
+    name = "space charge" if permittivity is None else "space charge, permittivity free"
+    return Mechanism(name, priors, resistivity, facets, says)
+
+
+# ---- inference ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Posterior of one mechanism on its grid.
+
+    values: of every parameter (j,), weights (k, j): posterior over nuisances and parameters, sum 1. log_evidence;
+    log_best: largest log likelihood. a, log_size: nuisances (k,).
+    """
+
+    case: Case
+    mechanism: Mechanism
+    values: tuple[Floats, ...]
+    weights: Floats
+    a: Floats
+    log_size: Floats
+    log_evidence: float
+    log_best: float
+
+    @property
+    def information_criterion(self) -> float:
+        """Akaike's, 2k − 2 ln L: k parameters of the mechanism."""
+        return 2.0 * len(self.values) - 2.0 * self.log_best
+
+    def interval(self, parameter: int) -> tuple[float, float, float]:
+        """Median and 95 % limits of a parameter."""
+        return quantiles(self.values[parameter], self.weights.sum(axis=0))
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[tuple[float, float, tuple[float, ...]]]:
+        """`count` draws of (a, ln(d/given), parameters)."""
+        flat = rng.choice(self.weights.size, size=count, p=self.weights.ravel())
+        rows, columns = np.unravel_index(flat, self.weights.shape)
+        return [
+            (float(self.a[k]), float(self.log_size[k]), tuple(float(v[j]) for v in self.values))
+            for k, j in zip(rows, columns, strict=True)
+        ]
+
+    def predicted(self) -> tuple[float, float, float]:
+        """Median and 95 % limits of the apparent boundary conductivity [S/m] after the fit."""
+        rho = self._resistivity
+        low, middle, high = _weighted(rho.ravel(), self.weights.ravel(), (0.025, 0.5, 0.975))
+        return 1 / middle, 1 / high, 1 / low
+
+    @cached_property
+    def _resistivity(self) -> Floats:
+        return self.mechanism.resistivity(self.case, self.a, self.log_size, self.values)
+
+    def plausibility(self, parameter: int) -> float:
+        """Share of the posterior inside the plausible interval of a parameter."""
+        low, high = self.mechanism.parameters[parameter].plausible
+        inside = (self.values[parameter] >= low) & (self.values[parameter] <= high)
+        return float(self.weights.sum(axis=0)[inside].sum())
+
+
+def infer(case: Case, mechanism: Mechanism, resolution: float = 1.0) -> Outcome:
+    """Evidence and posterior of `mechanism` for the measured apparent conductivity of `case`, on a grid.
+
+    resolution: factor on the number of points along every axis.
+    """
+    count = len(mechanism.parameters)
+    points, spread = (ALONE_POINTS, ALONE_SPREAD) if count == 0 else (NUISANCE_POINTS, SPREAD)
+    a, log_size, prior = case.nuisance(
+        (max(round(points[0] * resolution), 5), max(round(points[1] * resolution), 5)), spread
+    )
+    if count == 0:
+        values: tuple[Floats, ...] = ()
+        of_values = np.ones(1)
+    else:
+        along = max(round(PARAMETER_POINTS[count] * resolution), 5)
+        axes = [p.grid(along) for p in mechanism.parameters]
+        mesh = np.meshgrid(*(v for v, _ in axes), indexing="ij")
+        values = tuple(m.ravel() for m in mesh)
+        of_values = np.ones(1)
+        for _, weight in axes:
+            of_values = np.multiply.outer(of_values, weight)
+        of_values = of_values.ravel()
+    rho = mechanism.resistivity(case, a, log_size, values)
+    s = math.log(case.measured_factor)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        miss = (np.log(np.where(rho > 0, rho, np.nan)) + math.log(case.measured_apparent)) / s
+    log_likelihood = np.where(np.isfinite(miss), -0.5 * miss**2, -np.inf) - math.log(
+        s * math.sqrt(2 * math.pi)
+    )
+    best = float(log_likelihood.max())
+    if not math.isfinite(best):
+        raise InputError(
+            f"{case.name}: {mechanism.name}", "no resistance anywhere", "widen the priors of its parameters"
+        )
+    with np.errstate(divide="ignore"):
+        joint = log_likelihood + np.log(prior)[:, None] + np.log(of_values)[None]
+    top = float(joint.max())
+    weights = np.exp(joint - top)
+    total = float(weights.sum())
+    return Outcome(case, mechanism, values, weights / total, a, log_size, top + math.log(total), best)
+
+
+def quantiles(values: Floats, weights: Floats) -> tuple[float, float, float]:
+    """Median, 2.5 and 97.5 percentile of values with weights."""
+    low, middle, high = _weighted(values, weights, (0.025, 0.5, 0.975))
+    return middle, low, high
+
+
+def _weighted(values: Floats, weights: Floats, levels: Sequence[float]) -> list[float]:
+    distinct, where = np.unique(values, return_inverse=True)
+    mass = np.bincount(where.ravel(), weights.ravel(), len(distinct))
+    # Mid-point rule: every grid value stands for the interval around it.
+    share = (np.cumsum(mass) - 0.5 * mass) / mass.sum()
+    return [float(np.interp(level, share, distinct)) for level in levels]
+
+
+def bayes_factors(outcomes: Sequence[Outcome]) -> Mapping[str, float]:
+    """ln(evidence) of every mechanism less that of the best."""
+    best = max(o.log_evidence for o in outcomes)
+    return {o.mechanism.name: o.log_evidence - best for o in outcomes}
