@@ -105,7 +105,7 @@ def default_parameters() -> dict[str, Parameter]:
         Parameter("width_over_grain_size", "1", "log", ln(5e-4), 1.2, (-30.0, 0.0)),
         Parameter("blocking_fraction", "1", "share", -3.0, 1.5, (-12.0, 12.0)),
         Parameter("permittivity", "1", "log", ln(60.0), 1.0, (0.0, 12.0)),
-        Parameter("permittivity_ratio", "1", "log", 0.0, 0.3, (-3.0, 3.0)),
+        Parameter("permittivity_ratio", "1", "log", 0.0, 0.3, (-4.6, 4.6)),
         Parameter("bulk_exponent", "1", "exponent", 3.0, 1.5, (-8.0, 25.0)),
         Parameter("boundary_exponent", "1", "exponent", 2.0, 1.5, (-8.0, 25.0)),
         Parameter("electrode_capacitance", "S s^n/m^2", "log", ln(1e-2), 3.0, (-30.0, 12.0)),
@@ -308,6 +308,12 @@ class PelletFit:
         cost = float(r @ r) / values["noise"] ** 2
         total = -0.5 * cost - len(r) * np.log(values["noise"]) - 0.5 * len(r) * np.log(2 * np.pi)
         return float(total + 2 * np.log(self._weight).sum()) if np.isfinite(total) else -np.inf
+
+    def within_bounds(self, coordinates: Floats) -> Floats:
+        """Points (k, n) reflected at the hard bounds, and clipped where that does not bring them inside."""
+        u = np.where(coordinates < self._low, 2 * self._low - coordinates, coordinates)
+        u = np.where(u > self._high, 2 * self._high - u, u)
+        return np.asarray(np.clip(u, self._low, self._high))
 
     def log_prior(self, coordinates: Floats) -> float:
         """Normal priors within hard bounds."""

@@ -27,7 +27,9 @@ def posterior_predictive(ax: Axes, posterior: Posterior, number: int, seed: int)
     drawn = posterior.predictive(kelvin, f, seed)
     parts = (("Z'", drawn.real, m.impedance.real), ("−Z''", -drawn.imag, -m.impedance.imag))
     with plots.style():
-        for colour, marker, (label, values, measured) in zip(plots.COLOURS, plots.MARKERS, parts, strict=False):
+        for colour, marker, (label, values, measured) in zip(
+            plots.COLOURS, plots.MARKERS, parts, strict=False
+        ):
             low, middle, high = np.percentile(values, [2.5, 50.0, 97.5], axis=0)
             ax.fill_between(f, np.maximum(low, 1e-3 * middle.max()), high, color=colour, alpha=0.25, lw=0)
             ax.plot(f, middle, color=colour, lw=1)

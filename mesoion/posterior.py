@@ -173,7 +173,8 @@ def sample(
     first: list[Floats] = []
     for shrink in (0.5, 0.1, 0.01):
         drawn = rng.multivariate_normal(start.coordinates, shrink**2 * start.covariance, size=20 * count)
-        for u in drawn:
+        # A most probable point on a bound would lose half of its neighbours: fold them back.
+        for u in fit.within_bounds(drawn):
             if len(first) < count and np.isfinite(fit.log_posterior(u)):
                 first.append(u)
     if len(first) < count:
