@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,7 @@ from mesoion.mesh import tensor_mesh
 from mesoion.microstructure import bricks, lamellae
 from mesoion.smallsignal import impedance
 from mesoion.solve import PNPSystem
+from mesoion.transport import assumed_fields, dump_record, load_record, parse_record
 from mesoion.wagner import (
     ElectronicLaw,
     hebb_wagner_current,
@@ -453,3 +455,27 @@ def test_resistances_of_a_boundary_are_those_of_its_steady_state(energy: float) 
     inside = 2.0 * half - 1.6 * NM
     np.testing.assert_allclose(voltage / flows["electron"] - inside / 1e-6, electrons, rtol=5e-3)
     np.testing.assert_allclose(voltage / flows["Li"] - inside / 0.073, ions, rtol=5e-3)
+
+
+def test_electronic_fields_of_records() -> None:
+    bulk, boundary = load_record("llzo-bulk"), load_record("llzo-sigma17")
+    assert parse_record(dump_record(bulk)) == bulk
+    material = Material(bulk, {"gb": boundary})
+    rng = np.random.default_rng(5)
+    drawn = [material.sample(rng) for _ in range(400)]
+    grains = np.array([m.grain(T).electronic_conductivity for m in drawn])
+    ratios = np.array([m.boundary(T, "gb").electronic_conductivity for m in drawn]) / grains
+    np.testing.assert_allclose(np.log(grains).std(), np.log(2.0), rtol=0.1)
+    np.testing.assert_allclose(np.log(ratios).std(), 0.06 / VT, rtol=0.1)
+    np.testing.assert_allclose(np.log(ratios).mean(), 0.06 / VT, rtol=0.15)
+    assert "electronic_transport.conductivity_S_per_m" in assumed_fields(bulk)
+    assert "electronic_band_offset_eV" in assumed_fields(boundary)
+    without = json.loads(dump_record(bulk))
+    del without["electronic_mobility_m2_per_V_s"]
+    with pytest.raises(InputError, match="electronic_mobility"):
+        parse_record(json.dumps(without))
+    offset = json.loads(dump_record(bulk)) | {
+        "electronic_band_offset_eV": json.loads(dump_record(boundary))["electronic_band_offset_eV"]
+    }
+    with pytest.raises(InputError, match="a bulk record has no electronic_band_offset_eV"):
+        parse_record(json.dumps(offset))
