@@ -6,7 +6,7 @@ Synthetic spectra, 10 MHz to 1 Hz, 71 points, 100 ohm + 1 kohm‖C + 5 kohm‖CP
 start a factor 2 below the truth (n at 0.8). Measured spectra of ../shared/reference/eis (or MESOION_REFERENCE) where
 they are: (RQ)(RQ)Q, every start the same rough guess; there the error is the root mean square of the relative residual.
 Times are processor times of the fit call alone; one thread. impedance.py is run as it comes and with weight_by_modulus;
-pyimpspec with its default (9 methods by 4 weights, "auto") and with least squares and modulus weights.
+pyimpspec with its default (its own choice of method and weight, "auto") and with least squares and modulus weights.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     if not fits:
         raise InputError(failed[0]["file"], "the spectrum", failed[0]["error"])
     readings, series, said = read_all(study, folder, measured, fits)
-    folder.result("notes", said)
+    if said:
+        folder.result("notes", said)
     details = [examined(study, r) for r in folder.progress(readings, "checks and relaxation times")]
     write_results(folder, readings, series, details, failed)
     draw(folder, readings, series, details)

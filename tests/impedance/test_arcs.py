@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,21 @@ def test_the_form_of_an_arc_changes_neither_values_nor_intervals() -> None:
     for name, value in one.quantities.items():
         assert_allclose(other.quantities[name].value, value.value, rtol=1e-5, atol=0, err_msg=name)
         assert_allclose(other.quantities[name].high, value.high, rtol=1e-4, atol=0, err_msg=name)
+
+
+def test_gradients_of_all_quantities_against_differences() -> None:
+    m = measured(PELLET, 0.005)
+    fit = fit_circuit(m.frequency, m.impedance, (R() | CPE()) + ZARC() + CPE(), starts=8, seed=1)
+    found, step = read_pellet(m, fit).quantities, 1e-5
+    for k in range(len(fit.free)):
+        ends = []
+        for sign in (1, -1):
+            values = fit.circuit.values
+            values[k] *= math.exp(sign * step)
+            ends.append(read_pellet(m, replace(fit, circuit=fit.circuit.with_values(values))).quantities)
+        for name, quantity in found.items():
+            numeric = math.log(ends[0][name].value / ends[1][name].value) / (2 * step)
+            assert_allclose(quantity.log_gradient[k], numeric, rtol=1e-6, atol=1e-7, err_msg=name)
 
 
 def test_total_is_known_better_than_its_parts_where_they_are_confused() -> None:

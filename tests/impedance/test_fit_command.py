@@ -60,6 +60,9 @@ def test_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert spectrum["noise"] == pytest.approx(0.002, rel=0.3)
     assert spectrum["relaxation_times"]
     assert (out / "figures" / "spectrum_pellet_25C.png").stat().st_size > 20_000
+    rows = (out / "tables" / "pellet_25C_relaxation_times.csv").read_text().splitlines()
+    assert rows[0] == "tau / s,gamma / ohm,low / ohm,high / ohm"
+    assert len(rows) > 50
     report = (out / "report.html").read_text()
     assert "Kramers-Kronig: obeyed" in report
     assert (out / "report.html").is_file()
