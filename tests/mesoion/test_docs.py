@@ -94,9 +94,10 @@ def notation_names():
 
 
 def resolve(name):
-    """The object of a dotted name below mesoion; fields without a default count as there."""
-    module, _, rest = name.partition(".")
-    found = importlib.import_module(f"mesoion.{module}")
+    """The object of a dotted name below mesoion or in atomistic; fields without a default count as there."""
+    package = "atomistic" if name.startswith("atomistic.") else "mesoion"
+    module, _, rest = name.removeprefix("atomistic.").partition(".")
+    found = importlib.import_module(f"{package}.{module}")
     parts = rest.split(".")
     while hasattr(found, "__path__"):
         found = importlib.import_module(f"{found.__name__}.{parts.pop(0)}")
