@@ -221,6 +221,11 @@ def _how(result: MDResult, wanted_steps: int) -> dict[str, Any]:
     """Entries of run.json that come from an MD run; means over its second half."""
     md, thermo = result.settings, result.thermo
     later = thermo[thermo["step"] >= 0.5 * thermo["step"].max()] if len(thermo) else thermo
+
+    def mean(column: str) -> float | None:
+        value = float(later[column].mean()) if len(later) else np.nan
+        return value if np.isfinite(value) else None
+
     return {
         "ensemble": md.ensemble,
         "time_ps": result.steps * md.timestep_fs * 1e-3,
@@ -229,9 +234,9 @@ def _how(result: MDResult, wanted_steps: int) -> dict[str, Any]:
         "stopped": result.stopped,
         "stopped_in": result.stage if result.stopped else None,
         "grade": result.grade,
-        "mean_temperature_K": float(later["temperature_K"].mean()),
-        "mean_volume_A3": float(later["volume_A3"].mean()),
-        "mean_potential_energy_eV": float(later["potential_energy_eV"].mean()),
+        "mean_temperature_K": mean("temperature_K"),
+        "mean_volume_A3": mean("volume_A3"),
+        "mean_potential_energy_eV": mean("potential_energy_eV"),
         "engine": result.engine,
     }
 

@@ -177,7 +177,7 @@ def one_boundary(
         "standard_uncertainty_J_per_m2": round(best["standard_uncertainty_J_per_m2"], 3),
         "time_ps": end["time_ps"] if end["stage"] == "production" else 0.0,
         "stopped": end["stopped"] or "",
-        "mean_temperature_K": round(end["mean_temperature_K"], 1),
+        "mean_temperature_K": round(end["mean_temperature_K"] or 0.0, 1),
         "potential": path.stem if path.parent == SHIPPED else f"{host} {campaign_checksum(campaign)}",
     }
     finished = campaign.folder / "production" / temperature_name(temperature) / "seed1" / "trajectory.bin"
