@@ -342,7 +342,35 @@ class PelletFit:
                 "no start of the fit converged; check geometry and units, or give priors nearer to the data",
                 at=f"{starts} starts",
             )
-        return self._described(best[1])
+        return self._described(self._stepped_over(best)[1])
+
+    def _stepped_over(self, best: tuple[float, Floats], rounds: int = 6) -> tuple[float, Floats]:
+        """The best point found from the middles of the neighbouring smooth pieces of the blocking fraction.
+
+        Least squares cannot cross a kink: each side may slope towards it.
+        """
+        j = next((k for k, p in enumerate(self.free) if p.name == "blocking_fraction"), None)
+        if j is None:
+            return best
+        edges = np.r_[0.0, self.polycrystal.kinks, 1.0]
+        middles = 0.5 * (edges[1:] + edges[:-1])
+        tried: set[int] = set()
+        for _ in range(rounds):
+            share = float(self.free[j].value(best[1][j]))
+            # On a kink both sides are neighbours.
+            near = np.abs(middles - share).argsort()[:3]
+            fresh = [k for k in near.tolist() if k not in tried]
+            tried.update(fresh)
+            better = None
+            for k in fresh:
+                start = best[1].copy()
+                start[j] = self.free[j].coordinate(float(middles[k]))
+                found = self._descend(start)
+                if found is not None and found[0] > best[0] + 1e-6:
+                    best = better = found
+            if better is None:
+                return best
+        return best
 
     def _starts(self, count: int, rng: np.random.Generator) -> list[Floats]:
         total, tail = self._total_resistance()
@@ -369,6 +397,7 @@ class PelletFit:
                 "boundary_conductivity": np.log(sigma[middle] / (1 - share)) + width,
                 "boundary_activation_energy": slope,
                 "width_over_grain_size": width,
+                "blocking_fraction": logit((0.05, 0.15, 0.3, 0.5)[k % 4]),
                 "permittivity": np.log(max(fast, 2.0)),
                 "electrode_capacitance": -np.log(tail[middle] * self.geometry.area * omega[-1] ** 0.8),
                 "noise": np.log(0.03),

@@ -55,5 +55,6 @@ def narrowing(ax: Axes, posterior: Posterior) -> Axes:
             ax.axvline(limit, color="#888888", lw=0.8, ls="--")
         ax.set_xscale("log")
         ax.set_yticks(range(len(found)), [e.name.replace("_", " ") for e in found])
-        ax.set_xlabel("posterior width / prior width (left of the dashes the data decide, right the prior)")
+        ax.set_xlabel("posterior width / prior width")
+        ax.set_title("left of the dashes the data decide, right of them the prior", fontsize=8)
     return ax

@@ -68,6 +68,10 @@ class PolycrystalModel(Protocol):
     def width_range(self) -> tuple[float, float]:
         """Layer width over mean grain size for which that error holds."""
 
+    @property
+    def kinks(self) -> Floats:
+        """Blocking fractions at which the admittivity's derivative jumps; a fit has to step over them."""
+
     def effective_admittivity(
         self,
         grain: ArrayLike,
@@ -147,6 +151,11 @@ class MixedPolycrystal:
     def width_range(self) -> tuple[float, float]:
         """Layer width over mean grain size for which that error holds."""
         return WIDTHS
+
+    @property
+    def kinks(self) -> Floats:
+        """Blocking fractions at which the admittivity's derivative jumps: the inner nodes."""
+        return np.asarray(self.fractions[1:-1])
 
     def scatter(self, blocking_fraction: float) -> float:
         """Relative standard error of the mean over realisations: what a finite number of grains leaves open."""

@@ -205,3 +205,21 @@ def test_the_measured_series_has_its_owners_conductivities_and_no_thin_layers() 
     electrical = best.values["width_over_grain_size"] / best.values["permittivity_ratio"]
     assert 0.28 < electrical < 0.45
     assert best.values["permittivity_ratio"] < 0.1
+
+
+def test_figures_show_every_measured_point_and_every_parameter(series: PelletFit) -> None:
+    from mesoion import plots
+    from mesoion.fit_figures import narrowing, posterior_predictive
+    from mesoion.posterior import Posterior
+
+    best = series.most_probable(starts=1)
+    drawn = np.random.default_rng(2).multivariate_normal(best.coordinates, best.covariance, size=200)
+    posterior = Posterior(series, best, series.within_bounds(drawn), np.zeros(200), 1.0, 200, 1.0)
+    _, axes = plots.new_figure(1, 2)
+    ax = posterior_predictive(axes[0], posterior, 0, seed=1)
+    assert ax.get_title() == "17 °C"
+    points = [line for line in ax.lines if line.get_linestyle() == "None"]
+    assert_allclose(points[0].get_ydata(), series.measurements[0].impedance.real, rtol=1e-12, atol=0)
+    shown = narrowing(axes[1], posterior)
+    assert len(shown.get_yticklabels()) == len(series.free)
+    assert posterior.coverage(seed=3) > 0.9
