@@ -27,12 +27,13 @@ def spoken(prior: ParameterPrior, value: float, low: float, high: float) -> str:
 
 def draw_needed(folder: RunFolder, results: Mapping[str, Sequence[Outcome]]) -> None:
     """One row a parameter, one column a material: prior, plausible interval, posterior."""
-    labels: list[tuple[str, str]] = []
-    for outcomes in results.values():
-        for o in outcomes:
-            for p in o.mechanism.parameters:
-                if (o.mechanism.name, p.name) not in labels:
-                    labels.append((o.mechanism.name, p.name))
+    units = {
+        (o.mechanism.name, p.name): p.unit
+        for outcomes in results.values()
+        for o in outcomes
+        for p in o.mechanism.parameters
+    }
+    labels = list(units)
     figure, axes = plots.new_figure(len(labels), len(results), width=2.9, height=0.72, squeeze=False)
     for column, (name, outcomes) in enumerate(results.items()):
         for row, (mechanism, parameter) in enumerate(labels):
@@ -43,6 +44,15 @@ def draw_needed(folder: RunFolder, results: Mapping[str, Sequence[Outcome]]) -> 
             ax.grid(False)
             if row == 0:
                 ax.set_title(name)
+            if column == 0:
+                unit = units[mechanism, parameter]
+                ax.set_ylabel(
+                    mechanism.replace(", ", ",\n") + f":\n{parameter}" + (f" / {unit}" if unit else ""),
+                    rotation=0,
+                    ha="right",
+                    va="center",
+                    fontsize=7,
+                )
             if found is None:
                 ax.set_xticks([])
                 ax.spines["bottom"].set_visible(False)
@@ -69,15 +79,6 @@ def draw_needed(folder: RunFolder, results: Mapping[str, Sequence[Outcome]]) -> 
             ax.set_ylim(-1, 1)
             ax.tick_params(labelsize=6.5, pad=1)
             ax.minorticks_off()
-            if column == 0:
-                unit = f" / {prior.unit}" if prior.unit else ""
-                ax.set_ylabel(
-                    mechanism.replace(", ", ",\n") + f":\n{parameter}{unit}",
-                    rotation=0,
-                    ha="right",
-                    va="center",
-                    fontsize=7,
-                )
     folder.figure(
         "needed_parameters",
         figure,

@@ -107,7 +107,7 @@ class Study(StudyModel):
     kind: Literal["reconcile"] = "reconcile"
     temperature: Annotated[Temperature, Positive] = 298.15
     draws: Annotated[int, Field(ge=4, le=2000)] = 30
-    resolution: Annotated[PureNumber, Field(ge=0.1, le=4)] = 1.0
+    resolution: Annotated[PureNumber, Field(ge=0.2, le=4)] = 1.0
     """Factor on the number of grid points along every axis of the evidence integrals."""
     lowest_temperature: Annotated[Temperature, Positive] = 248.15
     highest_temperature: Annotated[Temperature, Positive] = 398.15
