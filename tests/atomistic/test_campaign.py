@@ -175,6 +175,7 @@ def test_processes_give_what_one_gives(inputs: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="MPI runs need the compiled plugin")
 def test_ranks_of_mpi_give_the_same_run_to_rounding(inputs: Path, tmp_path: Path) -> None:
     values = read_settings(inputs / "alloy.toml").model_dump(mode="json")
