@@ -51,7 +51,7 @@ cutoff = 4.8
 min_distance = 1.7
 radial_basis_size = 5
 seeds = [0]
-ridges = [1e-8]
+ridges = [1e-7]
 iterations = 40
 
 [[systems]]
@@ -284,7 +284,7 @@ def test_no_usable_initial_frame_is_an_error(folder: Path) -> None:
         ("temperatures = [300, 900]", "temperatures = []", "at least one needs temperatures"),
         ('kind = "ase"', 'kind = "oracle"', "teacher"),
         ("seed = 3", "seed = = 3", "not valid TOML"),
-        ("ridges = [1e-8]", "ridges = [1e-8, 1e-6]", "fall from strong to weak"),
+        ("ridges = [1e-7]", "ridges = [1e-8, 1e-6]", "fall from strong to weak"),
     ],
 )
 def test_wrong_settings_are_named(folder: Path, old: str, new: str, message: str) -> None:
