@@ -26,6 +26,8 @@ _MOST_SHIFTS = 24
 SOLUTIONS_PER_FACTOR, _LONGER, _LONGEST, _NEAR = 6, 3, 16, 10.0
 # Squares of parts of unit vectors smaller than this are round-off.
 _NEW = 1e-14
+# A few units in the last place of each term of the admittance.
+_ROUND_OFF = 1e-15
 
 
 class Factor(Protocol):
@@ -33,6 +35,35 @@ class Factor(Protocol):
 
     def solve(self, b: Floats) -> Floats:
         """x, (n,) or (n, c) as b."""
+
+
+class Links:
+    """A symmetric matrix A with A u = g as its links w (x_i/u_i - x_j/u_j) and what ties it to the electrodes.
+
+    Its products and energies are accurate relative to the currents in the links, also where A x is far smaller
+    than the entries of A.
+    """
+
+    def __init__(self, matrix: sp.csc_matrix, uniform: Floats, ground: Floats) -> None:
+        upper = sp.triu(matrix, 1, format="coo")
+        i, j, count = upper.row, upper.col, upper.nnz
+        self._weight = -upper.data * uniform[i] * uniform[j]
+        rows = np.tile(np.arange(count), 2)
+        data = np.concatenate([1.0 / uniform[i], -1.0 / uniform[j]])
+        self._steps = sp.csr_matrix((data, (rows, np.concatenate([i, j]))), shape=(count, len(uniform)))
+        self._back = self._steps.T.tocsr()
+        self._ground, self._uniform = ground / uniform, uniform
+
+    def __matmul__(self, x: Floats) -> Floats:
+        return np.asarray(self._back @ (self._weight * (self._steps @ x)) + self._ground * x)
+
+    def energy(self, x: Floats, b: Floats) -> float:
+        """own - 2 b.x + x.A x, for a port whose links to the nodes are -b; own is their sum."""
+        links = -self._uniform * b
+        y = x / self._uniform
+        steps = self._steps @ x
+        others = self._ground * self._uniform**2 - links
+        return float(steps @ (self._weight * steps) + others @ y**2 + links @ (1.0 + y) ** 2)
 
 
 class Reduction:
@@ -44,8 +75,8 @@ class Reduction:
 
     def __init__(
         self,
-        conductance: sp.csc_matrix,
-        capacity: sp.csc_matrix,
+        conductance: sp.csc_matrix | Links,
+        capacity: sp.csc_matrix | Links,
         b: Floats,
         own: Floats,
         still: Floats,
@@ -68,6 +99,14 @@ class Reduction:
         self._s0 = shift
         self._x0 = factor.solve(self._b[0] + shift * self._b[1])
         self._d = self._b[1] - self._capacity @ self._x0
+        if isinstance(self._conductance, Links) and isinstance(self._capacity, Links):
+            # Sums of positive parts: nothing cancels.
+            at_rest = self._conductance.energy(self._x0, self._b[0])
+            slope = self._capacity.energy(self._x0, self._b[1])
+        else:
+            slope = float(self._own[1] - self._b[1] @ self._x0 - self._x0 @ self._d)
+            at_rest = float(self._own[0] - self._b[0] @ self._x0 + shift * (self._x0 @ self._d))
+        self._first = at_rest, slope
         self.residual = self._d
 
     def chain(self, factor: Factor, start: Floats, length: int) -> list[Floats]:
@@ -133,14 +172,17 @@ class Reduction:
         """Reduced u (k, modes) at each s (k,)."""
         return np.asarray(self._coefficients / (1.0 + (s[:, np.newaxis] - self.sigma) * self._slow))
 
-    def admittance(self, s: Complexes) -> tuple[Complexes, Complexes]:
-        """Y (k,) at each s (k,), and the multiples (k,) of r that are the residuals of x."""
+    def admittance(self, s: Complexes) -> tuple[Complexes, Complexes, Floats]:
+        """Y (k,) at each s (k,), the multiples (k,) of r that are the residuals of x, and Y's round-off (k,)."""
         step, y = s - self._s0, self._reduced(s)
-        exact = self._own[0] + s * self._own[1]
-        exact = exact - (self._b[0] @ self._x0 + s * (self._b[1] @ self._x0)) - step * (self._x0 @ self._d)
+        exact = self._first[0] + s * self._first[1]
         along = self._rd - y @ self._r[0] - (s - self.sigma) * (y @ self._r[1])
         scale = 1.0 / self._square if self._square > 0.0 else 0.0
-        return exact - step**2 * (y @ self._coefficients), step * along * scale
+        # Terms that cancel, and 1/sigma in the reduced C beside modes far faster than sigma.
+        moved = np.abs(y) @ np.abs(self._coefficients)
+        moved = moved + np.abs(s / self.sigma - 1.0) * np.einsum("ki,ki->k", y, y.conj()).real
+        rounded = _ROUND_OFF * (np.abs(s * self._first[1]) + np.abs(step) ** 2 * moved)
+        return exact - step**2 * (y @ self._coefficients), step * along * scale, rounded
 
     def true_residual(self, s: complex) -> Complexes:
         """b(s) - (G + sC) x of the reduced solution x at one s, formed in full."""
@@ -190,7 +232,7 @@ def reduce_network(
     worst = len(s) // 2
     while True:
         network.extend(vectors, complex(s[worst]))
-        y, size = network.admittance(s)
+        y, size, rounded = network.admittance(s)
         vectors = [f.solve(network.residual) for f in factors]
         order = np.argsort(shifts)
         h = np.array([max(float(v @ network.residual), 1e-300) for v in vectors])
@@ -206,7 +248,7 @@ def reduce_network(
             true = float(np.sum(parts * factors[near].solve(parts)))
             bound = bound * max(1.0, true / max(abs(size[worst]) ** 2 * h[near], 1e-300))
             if bound[worst] <= tolerance:
-                return y, bound, len(shifts)
+                return y, bound + rounded / np.abs(y), len(shifts)
         if len(shifts) >= _MOST_SHIFTS:
             raise ConvergenceError(
                 f"the reduced model still errs by {bound[worst]:.1g} after {len(shifts)} factorisations; use method "

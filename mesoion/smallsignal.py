@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.linear_algebra import Factor, SparsePattern, sums
-from mesoion.rational_krylov import SOLUTIONS_PER_FACTOR, Reduction, reduce_network
+from mesoion.rational_krylov import SOLUTIONS_PER_FACTOR, Links, Reduction, reduce_network
 from mesoion.solve import PNPSystem, State
 
 Floats = NDArray[np.float64]
@@ -65,19 +65,21 @@ class _Network:
     own: Floats  # (2,)
     groups: tuple[Bools, ...]
     symmetric: bool
-    blocked: tuple[
-        tuple[int, Bools], ...
-    ]  # (unknown to pin, unknowns of the species) where no electrode passes it
+    still: tuple[Bools, ...]  # unknowns of each species that no electrode passes
+    balances: tuple[_Balance, ...]
+    uniform: Floats  # (n,) per volt where everything follows one voltage
+    ground: Floats  # (2, n): (G + sC) uniform
+    loose: bool  # whether a charge transfer stands between the solid and an electrode
 
     def factor(self, s: complex) -> Factor | _ConservingFactor:
         data = self.conductance + s * self.capacity
-        if self.blocked:
+        if self.balances:
             return _ConservingFactor(self, data, s)
         return self.pattern.factor(data, "both-ways", definite=self.symmetric)
 
     def admittances(self, s: Complexes) -> Complexes:
         """Y (k,) by a direct solution at each imaginary s (k,)."""
-        if not self.pattern.banded or not self.symmetric or self.blocked:
+        if not self.pattern.banded or not self.symmetric or self.balances:
             return np.array([self.admittance(z) for z in s])
         first = int(np.argmax(np.any(self.b != 0.0, axis=0) | np.any(self.read != 0.0, axis=0)))
         x = self.pattern.solve_pencil(self.conductance, self.capacity, s.imag, self.b, first)
@@ -90,24 +92,28 @@ class _Network:
         return complex(self.own[0] + s * self.own[1] - (self.read[0] + s * self.read[1]) @ x)
 
 
-class _ConservingFactor:
-    """Factors of G + sC with one balance row of each blocked species replaced by the sum of them all.
+@dataclass(frozen=True, eq=False)
+class _Balance:
+    """A weighted sum of rows of G + sC in which all large links cancel: row[0] + s row[1], known without them."""
 
-    Elimination forgets a small s beside large conductances, and with it the total amount that must stay; the sum
-    of the rows holds no conductance at all.
+    pin: int  # the row that the sum replaces
+    weights: Floats  # (n,)
+    row: Floats  # (2, n)
+
+
+class _ConservingFactor:
+    """Factors of G + sC with one row of each `_Balance` replaced by the sum.
+
+    Elimination forgets what is small beside the links inside: s, and with it the amount of a blocked species that
+    must stay, or the charge transfer that alone ties the solid to its electrodes. The sums hold nothing else.
     """
 
     def __init__(self, network: _Network, data: NDArray[Any], s: complex) -> None:
         pattern = network.pattern
         pinned = data.copy()
-        self._pins = [pin for pin, _ in network.blocked]
-        self._members = np.array([members for _, members in network.blocked], dtype=float)
-        self._sums = np.array(
-            [
-                s * sums(pattern.columns, network.capacity * members[pattern.rows], pattern.n)
-                for _, members in network.blocked
-            ]
-        )
+        self._pins = [balance.pin for balance in network.balances]
+        self._members = np.array([balance.weights for balance in network.balances])
+        self._sums = np.array([balance.row[0] + s * balance.row[1] for balance in network.balances])
         for pin in self._pins:
             row = pattern.rows == pin
             pinned[row] = 0.0
@@ -159,8 +165,8 @@ def impedance(
         raise InputError("method", method, 'use "auto", "reduced" or "direct"')
     if not 0.0 < tolerance < 1.0:
         raise InputError("tolerance", tolerance, "give a number between 0 and 1")
-    network = _network(system, state, electrode)
     s = 2j * np.pi * f
+    network = _network(system, state, electrode, float(s.imag.max()))
     unit = ("ohm m^2", "ohm m", "ohm")[system.mesh.dimension - 1]
     scale = system.discretisation.ampere() / system.discretisation.thermal_voltage
     # Along a line a direct solve costs no more than the reduction, and is exact.
@@ -181,7 +187,8 @@ def impedance(
     return Spectrum(f, 1.0 / (y * scale), np.zeros(len(f)), "direct", len(f), unit)
 
 
-def _network(system: PNPSystem, state: State, electrode: str | None) -> _Network:
+def _network(system: PNPSystem, state: State, electrode: str | None, fastest: float) -> _Network:
+    """The network seen at an electrode; `fastest` is the largest omega."""
     d = system.discretisation
     if not d.names:
         raise InputError("electrodes", "none", "an impedance needs at least one electrode")
@@ -189,26 +196,50 @@ def _network(system: PNPSystem, state: State, electrode: str | None) -> _Network
     if name not in d.names:
         raise InputError("electrode", name, f"the electrodes are {', '.join(d.names)}")
     lin = d.linearise(state.unknowns, d.voltages(state.voltages))
-    b_f, b_q, read, own = d.drive(lin, d.names.index(name))
+    ports = [d.drive(lin, index) for index in range(len(d.names))]
     conductance = np.where(d.poisson_entries, 0.0, lin.jacobian)
     capacity = np.where(d.poisson_entries, lin.jacobian, lin.capacity)
     inner = d.dof[: d.n_cells + 2 * d.n_split]
     groups = []
     taken = np.zeros(d.n_unknowns, dtype=bool)
-    for component in inner.T:
+    uniform = np.ones(d.n_unknowns)
+    for component, charge in zip(inner.T, (1.0, *d.charges), strict=True):
         mask = np.zeros(d.n_unknowns, dtype=bool)
         mask[component] = True
+        uniform[component] = charge
         groups.append(mask)
         taken |= mask
     if not np.all(taken):
         groups.append(~taken)
     at_rest = all(np.ptp(eta[: d.n_cells]) < _AT_REST for eta in state.profile.eta)
-    blocked = tuple(
-        (int(d.dof[system.pinned_cells[index], 1 + index]), groups[1 + index])
-        for index in np.flatnonzero(d.blocked)
-    )
+    still = tuple(groups[1 + index] for index in np.flatnonzero(d.blocked))
+    pattern = d.pattern
+    balances = []
+    for index, members in zip(np.flatnonzero(d.blocked), still, strict=True):
+        column_sums = sums(pattern.columns, capacity * members[pattern.rows], pattern.n)
+        balances.append(
+            _Balance(
+                int(d.dof[system.pinned_cells[index], 1 + index]),
+                members.astype(float),
+                np.array([0.0 * column_sums, column_sums]),
+            )
+        )
+    if len(d.free_wall_unknowns) == len(d.outer_faces) and not pattern.multigrid:
+        # The charge that rows give up, weighted by their ions' charge, leaves through the electrodes.
+        out = -np.sum([read for _, _, read, _ in ports], axis=0)
+        balances.append(_Balance(int(d.dof[d.n_cells // 2, 0]), uniform, out))
+    here = d.names.index(name)
+    b_f, b_q, read, own = ports[here]
+    if at_rest and len(ports) > 1:
+        # What enters here leaves through the others: read where less cancels, at the looser end.
+        others = [
+            np.sum(parts, axis=0)
+            for parts in zip(*(port for i, port in enumerate(ports) if i != here), strict=True)
+        ]
+        if others[3][0] + fastest * others[3][1] < own[0] + fastest * own[1]:
+            b_f, b_q, read, own = others
     return _Network(
-        d.pattern,
+        pattern,
         conductance,
         capacity,
         np.array([b_f, b_q]),
@@ -216,7 +247,11 @@ def _network(system: PNPSystem, state: State, electrode: str | None) -> _Network
         own,
         tuple(groups),
         at_rest,
-        blocked,
+        still,
+        tuple(balances),
+        uniform,
+        -np.sum([[f, q] for f, q, _, _ in ports], axis=0),
+        len(d.free_wall_unknowns) > 0,
     )
 
 
@@ -240,7 +275,7 @@ class _Projection:
         self._g, self._c = np.zeros((0, 0)), np.zeros((0, 0))
         blocks: list[Floats] = []
         for mask in network.groups:
-            if any(mask is members for _, members in network.blocked):
+            if any(mask is members for members in network.still):
                 # A uniform eta drives no flux: kept apart, so that its conductance is exactly zero.
                 blocks.append(mask[:, np.newaxis] / np.sqrt(mask.sum()))
         self._still = len(blocks)
@@ -324,10 +359,13 @@ def _reduce_symmetric(
 ) -> tuple[Complexes, Floats, int]:
     """Passive reduction of an RC network with its error bound; see `mesoion.rational_krylov`."""
     # A uniform eta of a species that nothing passes drives no flux: its conductance is exactly zero.
-    still = np.array([members for _, members in network.blocked], dtype=float).reshape(-1, network.pattern.n)
+    still = np.array(network.still, dtype=float).reshape(-1, network.pattern.n)
+    g, c = (network.pattern.compact(data) for data in (network.conductance, network.capacity))
+    if network.loose:
+        g, c = (Links(m, network.uniform, out) for m, out in zip((g, c), network.ground, strict=True))
     reduction = Reduction(
-        network.pattern.compact(network.conductance),
-        network.pattern.compact(network.capacity),
+        g,
+        c,
         network.b,
         network.own,
         still,

@@ -87,6 +87,42 @@ def test_blocking_electrodes_over_thirteen_decades(method: str, compact: float |
     np.testing.assert_allclose(z.real, exact.real, rtol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["direct", "reduced"])
+@pytest.mark.parametrize("left", [0.0, 1e-7, 1e-3, 10.0])
+@pytest.mark.parametrize("right", [0.0, 1e-7, 1e-3, 10.0])
+def test_charge_transfer_adds_its_resistance_to_a_uniform_slab(method: str, left: float, right: float):
+    """Z A = L/(sigma + i omega eps) + R: far above 1/(R C) of a cell the electrodes are all that is left."""
+    length = 200 * NM
+    contacts = {
+        name: Electrode("reversible", charge_transfer_resistance=r)
+        for name, r in (("left", left), ("right", right))
+    }
+    system = slab(tensor_mesh([mirrored(length, 1.15, 0.02 * NM)]), contacts)
+    exact = length / (SIGMA + 2j * np.pi * DECADES * EPS) + left + right
+    for name in contacts:
+        z = impedance(system, system.equilibrium(), DECADES, electrode=name, method=method)
+        error = np.abs(z.impedance / exact - 1.0)
+        assert error.max() < 1e-8
+        assert np.all(error <= z.error_bound + 1e-9)
+
+
+@pytest.mark.parametrize("resistance", [1e-7, 1e-5, 1e-3, 0.1, 10.0])
+def test_charge_transfer_adds_its_resistance_to_a_bicrystal(resistance: float):
+    """In series with all frequencies of the solid, within the bound also where round-off decides."""
+    bare = bicrystal()
+    exact = impedance(bare, bare.equilibrium(), DECADES, method="direct").impedance + 2.0 * resistance
+    system = bicrystal(charge_transfer_resistance=resistance)
+    state = system.equilibrium()
+    direct = impedance(system, state, DECADES, method="direct")
+    np.testing.assert_allclose(direct.impedance, exact, rtol=1e-9)
+    reduced = impedance(system, state, DECADES, method="reduced")
+    assert np.all(np.abs(reduced.impedance / exact - 1.0) <= reduced.error_bound + 1e-9)
+    assert reduced.error_bound.max() <= 1e-5
+    # About a biased state nothing is symmetric, and its impedance is nearly that at rest.
+    biased = impedance(system, system.steady_state({"right": 1e-6}), DECADES, method="auto")
+    np.testing.assert_allclose(biased.impedance, exact, rtol=1e-4)
+
+
 def test_blocking_impedance_is_second_order():
     length = 40.0 * LAMBDA
     frequency = np.logspace(0, 9, 10)
