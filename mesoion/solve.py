@@ -98,7 +98,7 @@ class PNPSystem:
         """State that no longer changes at the given electrode voltages [V] (0 where not named).
 
         Species that no electrode passes keep their total amount of `start` (default: the equilibrium).
-        `tolerance` [kT/e] is the last Newton update allowed. Biases Newton cannot reach at once are approached in
+        `tolerance` [kT/e] bounds the Newton update that is left out. Biases out of reach at once are approached in
         steps. Raises ConvergenceError (with the last converged State) or MeshError for an unresolved space charge.
         """
         start = self._checked_start(start)
@@ -189,7 +189,9 @@ class PNPSystem:
             u = u + delta * min(1.0, _LARGEST_STEP / size) if size > 0.0 else u
             # A kept Jacobian converges linearly and has to go further; round-off can hold updates above that.
             enough = 1e-3 * tolerance if keep else tolerance
-            if size < enough or (size < tolerance and size > 0.5 * previous):
+            # Newton's updates shrink ever faster: at the last rate, the next would be far below the tolerance.
+            done = not keep and size < 0.1 * previous < np.inf and size * size < 0.01 * tolerance * previous
+            if done or size < enough or (size < tolerance and size > 0.5 * previous):
                 return u
         raise NewtonFailure(f"the last Newton update is {size:.2g} kT/e")
 
