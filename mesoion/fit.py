@@ -397,13 +397,17 @@ class PelletFit:
                 "boundary_conductivity": np.log(sigma[middle] / (1 - share)) + width,
                 "boundary_activation_energy": slope,
                 "width_over_grain_size": width,
-                "blocking_fraction": logit((0.05, 0.15, 0.3, 0.5)[k % 4]),
                 "permittivity": np.log(max(fast, 2.0)),
                 "electrode_capacitance": -np.log(tail[middle] * self.geometry.area * omega[-1] ** 0.8),
                 "noise": np.log(0.03),
             }
-            start = np.array([guess.get(p.name, p.mean) for p in self.free], dtype=float)
-            starts.append(np.clip(start, self._low + 1e-6, self._high - 1e-6))
+            # From the prior's mean of the blocking fraction, and the first four from far apart shares as well.
+            guesses = [guess]
+            if k < 4 and any(p.name == "blocking_fraction" for p in self.free):
+                guesses.append(guess | {"blocking_fraction": logit((0.05, 0.15, 0.3, 0.5)[k])})
+            for one in guesses:
+                start = np.array([one.get(p.name, p.mean) for p in self.free], dtype=float)
+                starts.append(np.clip(start, self._low + 1e-6, self._high - 1e-6))
         return starts
 
     def _mean_of(self, name: str) -> float:
