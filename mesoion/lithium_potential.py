@@ -67,7 +67,8 @@ def electronic_species(mesh: CellMesh, phases: Mapping[str, Phase]) -> list[Dilu
     """Electrons, and holes where a phase has them, on a mesh whose regions are called as in `phases`.
 
     Each region keeps its own density and mobility against lithium metal: the band offset is in the density.
-    Raises NoElectronsError where a phase has no electrons (or, with holes in the grain, no holes).
+    Raises NoElectronsError where a phase has no electrons (or, with holes in the grain, no holes), InputError for more
+    carriers than Li sites.
     """
     rows = [phases[name] for name in mesh.region_names]
     species = []
@@ -79,6 +80,15 @@ def electronic_species(mesh: CellMesh, phases: Mapping[str, Phase]) -> list[Dilu
             continue
         if not np.all(sigma > 0.0):
             raise NoElectronsError(f"phase {rows[int(np.argmin(sigma))].name!r}")
+        for phase, n in zip(rows, density.tolist(), strict=True):
+            # Here and not in the phase: ions alone are solved also for draws with senseless electrons.
+            if n > phase.site_density:
+                raise InputError(
+                    f"{phase.name}.{name}_density",
+                    n,
+                    f"more carriers than Li sites ({phase.site_density:.3g} per m^3): the dilute law does not "
+                    "hold; check the band offset and the mobility",
+                )
         thermal = BOLTZMANN * rows[0].temperature
         diffusivity = (sigma * thermal / (ELEMENTARY_CHARGE**2 * density))[mesh.region]
         species.append(DiluteSpecies(name, charge, density[mesh.region], diffusivity, diffusivity))

@@ -78,13 +78,6 @@ class Phase:
                     (sigma, density),
                     "give both, positive and finite, or neither",
                 )
-            if density > self.site_density:
-                raise InputError(
-                    f"{self.name}.{carrier}_density",
-                    density,
-                    f"more carriers than Li sites ({self.site_density:.3g} per m^3): the dilute law does not hold; "
-                    "check the band offset and the mobility",
-                )
         theta = self.reference_occupancy
         if not (_is_finite(theta) and 0 < theta < 1):
             raise InputError(
