@@ -61,7 +61,7 @@ def build_cell(cell: CellSettings, seed: int, base: Path, candidate: Candidate |
     """
     rng = np.random.default_rng([seed, 1])
     if cell.kind == "file":
-        atoms = read_frames(base / str(cell.path))[-1]
+        atoms = read_frames(base / str(cell.path).replace("{seed}", str(seed)))[-1]
         atoms.calc = None
         return atoms.repeat(cell.repeat) if cell.repeat else atoms
     if cell.kind == "cif":

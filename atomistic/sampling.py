@@ -85,7 +85,8 @@ class CellSettings(_Settings):
     kind: "llzo", "lstz", "llto" (bulk, `atomistic.cells`), "boundary" (of `host`, named as in
     `atomistic.boundaries`), "cif" (a CIF with partial occupancies) or "file" (any structure ASE reads, last frame).
     contents: the builder's arguments, such as {ta = 0.25} or {order = 0.5}. repeat: copies of the unit cell.
-    min_separation, min_width: of the two boundaries and of the cell, Å. path: of "cif", "file"; from the TOML.
+    min_separation, min_width: of the two boundaries and of the cell, Å. path: of "cif", "file"; from the TOML; in that
+    of a "file" {seed} stands for the seed.
     per_seed: every seed draws dopants and Li anew; false: all seeds start from the first seed's cell.
     """
 

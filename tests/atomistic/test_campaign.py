@@ -85,6 +85,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def test_every_seed_may_have_a_file_of_its_own(inputs: Path, tmp_path: Path) -> None:
+    for seed, copper in ((1, 4), (2, 12)):
+        write(inputs / f"alloy-{seed}.xyz", alloy(copper))
+    text = SETTINGS.replace("alloy.xyz", "alloy-{seed}.xyz")
+    (inputs / "alloy.toml").write_text(text, encoding="utf-8")
+    run_campaign(read_settings(inputs / "alloy.toml"), tmp_path / "run", base=inputs, until="build")
+    campaign = Campaign.load(tmp_path / "run")
+    assert [campaign.cell(seed).get_chemical_symbols().count("Cu") for seed in (1, 2)] == [4, 12]
+
+
 def test_a_campaign_gives_runs_by_temperature_and_seed(inputs: Path, tmp_path: Path) -> None:
     settings = read_settings(inputs / "alloy.toml")
     records = run_campaign(settings, tmp_path / "run", base=inputs)
