@@ -24,6 +24,23 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NANOMETRE = 1e-9
+_ZERO = np.zeros(1)
+
+
+def two_words(u: Floats, change: Floats | None = None) -> Floats:
+    """u + change as an unevaluated sum of two numbers (2, n), the second what rounding takes from the first.
+
+    u: (n,) or (2, n). Potentials of volts differ by their last digit across a cell of a hundredth of a nanometre;
+    two words keep the fluxes through it, and so the balances, to full precision. Source: Knuth's two-sum.
+    """
+    high, low = u if u.ndim == 2 else (u, np.zeros_like(u))
+    if change is None:
+        return np.stack([high, low])
+    total = high + change
+    part = total - high
+    low = low + ((high - (total - part)) + (change - part))
+    rounded = total + low
+    return np.stack([rounded, low - (rounded - total)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +66,17 @@ class Profile:
     filling: list[Floats]  # theta, or c/c_ref
     empty: list[Floats]  # 1 - theta, or 1
     logarithm: list[Floats]
+    # Of u in two words: (nodes, components) what rounding took from phi and eta; (cells,) theta less theta_0.
+    low: Floats | None = None
+    excess: Floats | None = None
+
+    def step(self, component: int, k: Ints, m: Ints) -> Floats:
+        """phi (component 0) or eta of species component - 1 at nodes k less that at nodes m."""
+        values = self.phi if component == 0 else self.eta[component - 1]
+        step: Floats = values[k] - values[m]
+        if self.low is not None:
+            step = step + (self.low[k, component] - self.low[m, component])
+        return step
 
 
 class Discretisation:
@@ -73,6 +101,13 @@ class Discretisation:
         self.n_species = len(self._species)
         self._volumes = mesh.volumes / NANOMETRE**mesh.dimension
         self._fixed = fields.fixed_charge * NANOMETRE**3 * self._volumes
+        # theta_0 of each cell: that of its framework's charge where Li can balance it, 0 else.
+        li = self._species[0]
+        neutral = -self._fixed / li.amount
+        self._neutral = np.where((neutral > 0.0) & (neutral < 1.0), neutral, 0.0)
+        inside = np.where(self._neutral > 0.0, self._neutral, 0.5)
+        self._neutral_step = li.energy[: mesh.n_cells] + np.log(inside / (1.0 - inside))
+        self._neutral_charge = self._fixed + li.amount * self._neutral
         self._source = np.zeros(mesh.n_cells) if source is None else source * NANOMETRE**3 * self._volumes
         self._boundary_values()
         self._patterns()
@@ -411,13 +446,22 @@ class Discretisation:
         return values
 
     def profile(self, u: Floats, v: Floats) -> Profile:
-        """Everything that follows from u and v node by node."""
+        """Everything that follows from u and v node by node; u (n,), or (2, n) in two words (`two_words`)."""
+        low = excess = None
+        if u.ndim == 2:
+            u, rest = u
+            low = np.concatenate([rest, np.zeros(len(v) * (1 + self.n_species))])[self.dof]
         x = self.nodal(u, v)
         phi = np.ascontiguousarray(x[:, 0])
         eta, filling, empty, logarithm = [], [], [], []
         for index, s in enumerate(self._species):
             e = np.ascontiguousarray(x[:, 1 + index])
             y = e - s.charge * phi - s.energy
+            if low is not None:
+                y = (e - s.charge * phi) + (low[:, 1 + index] - s.charge * low[:, 0])
+                if s.lattice:
+                    excess = self._excess(y[: self.n_cells])
+                y = y - s.energy
             if s.lattice:
                 f, g, ln = physics.lattice_occupancy(y)
             else:
@@ -426,7 +470,20 @@ class Discretisation:
             filling.append(f)
             empty.append(g)
             logarithm.append(ln)
-        return Profile(phi, eta, filling, empty, logarithm)
+        return Profile(phi, eta, filling, empty, logarithm, low, excess)
+
+    def _excess(self, step: Floats) -> Floats:
+        """theta - theta_0 of the cells from eta - phi, without taking one full occupancy from another."""
+        growth = np.expm1(np.minimum(step - self._neutral_step, 700.0))
+        theta = self._neutral
+        return np.asarray(theta * (1.0 - theta) * growth / (1.0 + theta * growth))
+
+    def _lattice_amounts(self, p: Profile) -> Floats:
+        """Li of each cell less that at theta_0; where the last digits do not count, by subtraction."""
+        above = p.filling[0][: self.n_cells] - self._neutral
+        if p.excess is not None:
+            above = np.where(self._neutral > 0.0, p.excess, above)
+        return np.asarray(self._species[0].amount * above)
 
     def fluxes(self, p: Profile) -> tuple[Floats, list[Floats]]:
         """Displacement through every edge [e] and flux of each species along it [ions/s]."""
@@ -434,37 +491,36 @@ class Discretisation:
         out = []
         for index, s in enumerate(self._species):
             ln = p.logarithm[index]
-            eta = p.eta[index]
-            f = physics.sedan_flux(eta[k], eta[m], ln[k], ln[m]).flux
+            f = physics.sedan_flux(p.step(1 + index, k, m), _ZERO, ln[k], ln[m]).flux
             if s.lattice:
                 empty = p.empty[index]
                 f = f * physics.mobility_factor(empty[k], empty[m], s.vacancy)[0]
             out.append(s.conductance * f)
-        return self.field * (p.phi[k] - p.phi[m]), out
+        return self.field * p.step(0, k, m), out
 
     def storage(self, u: Floats, v: Floats) -> Floats:
-        """Q(u): ions in each cell on the balance rows, charge on free walls, zero on the Poisson rows."""
+        """Q(u): ions in each cell on the balance rows (Li beyond theta_0), charge on free walls, zero elsewhere."""
         p = self.profile(u, v)
         return self._storage(p, v)
 
     def _storage(self, p: Profile, v: Floats) -> Floats:
         q = np.zeros(self.n_unknowns)
         n = self.n_cells
-        for index, s in enumerate(self._species):
+        q[self.dof[:n, 1]] = self._lattice_amounts(p)
+        for index, s in enumerate(self._species[1:], 1):
             q[self.dof[:n, 1 + index]] = s.amount * p.filling[index][:n]
         if len(self._free_edges):
             e = self._free_edges
-            phi_wall = p.phi[self.edge_l[e]]
             drop = self._drop(p, v)
-            q[self._wall_rows] = self._compact[self._free] * drop - self.field[e] * (
-                p.phi[self.edge_k[e]] - phi_wall
-            )
+            into = self.field[e] * p.step(0, self.edge_k[e], self.edge_l[e])
+            q[self._wall_rows] = self._compact[self._free] * drop - into
         return q
 
     def _drop(self, p: Profile, v: Floats) -> Floats:
         """Voltage between free walls and their electrodes [kT/e]."""
         walls = self._walls[self._free]
-        return np.asarray(p.phi[walls] - self._offset[walls, 0] - v[self.electrode_of_wall[self._free]])
+        drop = p.phi[walls] - self._offset[walls, 0] - v[self.electrode_of_wall[self._free]]
+        return np.asarray(drop if p.low is None else drop + p.low[walls, 0])
 
     def _charge_transfer(self, p: Profile, v: Floats) -> tuple[Floats, Floats]:
         """Current from free walls into their electrodes [ions/s] and its derivative by the wall potential."""
@@ -507,9 +563,9 @@ class Discretisation:
     def charge(self, p: Profile) -> Floats:
         """Net charge of each cell [e]; `charge_density` gives it in C/m^3."""
         n = self.n_cells
-        total = self._fixed.copy()
-        for index, s in enumerate(self._species):
-            total += s.charge * s.amount * p.filling[index][:n]
+        total = self._neutral_charge + self._lattice_amounts(p)
+        for s, filling in zip(self._species[1:], p.filling[1:], strict=True):
+            total += s.charge * s.amount * filling[:n]
         return total
 
     def charge_density(self, p: Profile) -> Floats:
@@ -546,11 +602,11 @@ class Discretisation:
         pattern = self.pattern
         data = self._field_data.copy()
         stored = np.zeros(pattern.size)
-        displacement = self.field * (p.phi[k] - p.phi[m])
+        displacement = self.field * p.step(0, k, m)
         fluxes, derivatives = [], []
         for index, s in enumerate(self._species):
-            ln, eta, empty, z = p.logarithm[index], p.eta[index], p.empty[index], s.charge
-            f, slope, by_k, by_l = physics.sedan_flux(eta[k], eta[m], ln[k], ln[m])
+            ln, empty, z = p.logarithm[index], p.empty[index], s.charge
+            f, slope, by_k, by_l = physics.sedan_flux(p.step(1 + index, k, m), _ZERO, ln[k], ln[m])
             if s.lattice:
                 theta = p.filling[index]
                 theta_k, theta_l = theta[k], theta[m]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mesoion.assembly import two_words
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.linear_algebra import Factor, SparsePattern
 from mesoion.solve import NewtonFailure, PNPSystem, State
@@ -87,7 +88,8 @@ class _Stages:
             previous, size = size, float(np.abs(delta).max())
             if not np.isfinite(size):
                 break
-            u = u + delta * min(1.0, _LARGEST_UPDATE / size) if size > 0.0 else u
+            if size > 0.0:
+                u = two_words(u, delta * min(1.0, _LARGEST_UPDATE / size))
             # The balances are kept to round-off, so iterate past what accuracy alone would ask.
             if size < 1e-13 or (size < 1e-9 and (d.pattern.banded or size > 0.1 * previous)):
                 return u, *d.residual(u, v)
@@ -130,7 +132,7 @@ def integrate(
 
     stages = _Stages(system)
     v = d.voltages(start.voltages)
-    u = start.unknowns
+    u = two_words(start.unknowns)
     charge_before = d.electrode_flows(u, v)[1]
     known = d.storage(u, v)
     t, h = 0.0, _dielectric_time(system) * 0.01 if first_step is None else first_step
@@ -150,7 +152,7 @@ def integrate(
     near = 1e-3 * h
     current = induced.current(f, ionic, (applied(near) - v) / near)
     record = [(t, v, current, on_metal - charge_before, passed_ionic)]
-    states = [State(system, u, system.named(v))]
+    states = [State(system, u[0], system.named(v))]
     rejected = 0
     while t < t_end:
         h = min(h, limit)
@@ -174,7 +176,7 @@ def integrate(
                     "the transient cannot go on: its steps shrink to nothing; check the voltage for jumps after the "
                     "start, or allow a larger tolerance",
                     at=f"t = {t:.6g} s",
-                    last_good=State(system, u, system.named(v)),
+                    last_good=State(system, u[0], system.named(v)),
                 )
             continue
         ionic_mid, _ = d.electrode_flows(u_mid, v_mid)
@@ -187,9 +189,9 @@ def integrate(
         current = induced.current(f, ionic, (applied(t + near) - applied(t - near)) / (2.0 * near))
         record.append((t, v, current, on_metal - charge_before + passed_ionic, passed_ionic))
         if keep_states:
-            states.append(State(system, u, system.named(v)))
+            states.append(State(system, u[0], system.named(v)))
         h *= min(4.0, 0.9 * max(error, 1e-9) ** (-1.0 / 3.0))
-    final = State(system, u, system.named(v))
+    final = State(system, u[0], system.named(v))
     system.checked(final)
     unit = d.ampere()
     columns = [np.array(column) for column in zip(*record, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline
@@ -85,6 +87,44 @@ def test_charge_and_mass_balance_to_round_off(electrode: dict):
         scale = np.abs(state.charge_density) @ system.mesh.volumes
         if electrode.get("charge_transfer_resistance", 0.0) == 0.0:
             assert abs(on_metal + inside) < 1e-11 * scale
+
+
+@pytest.mark.parametrize(
+    "electrode",
+    [
+        {"kind": "blocking"},
+        {"kind": "reversible"},
+        {"kind": "reversible", "charge_transfer_resistance": 1e-6, "compact_capacitance": 0.2},
+    ],
+    ids=["blocking", "reversible", "charge transfer"],
+)
+@pytest.mark.parametrize("permittivity", [2000.0, 12085.0])
+def test_charge_balance_of_a_long_line_with_cells_of_a_fiftieth_of_a_nanometre(
+    electrode: dict, permittivity: float
+):
+    """402 nm: the middle cells hold thousands of times the charge that passes, the end cells a step of 1e-5 kT."""
+    widths = 0.02 * NM * 1.15 ** np.arange(47)
+    grain_widths = np.r_[widths, widths[::-1]] * (200 * NM / (2.0 * widths.sum()))
+    core = np.full(20, 0.1 * NM)
+    mesh = tensor_mesh([np.r_[0.0, np.cumsum(np.r_[grain_widths, core, grain_widths])]])
+    mesh = mesh.with_regions(
+        (np.abs(mesh.centers[:, 0] - 201 * NM) < 1 * NM).astype(int), ("grain", "boundary")
+    )
+    # An occupancy off one half: its logit is no round number.
+    grain = Phase("grain", TEMPERATURE, 1.7e28, 0.7, -0.7 * 1.7e28, permittivity, 1e-2, 1e-2, 0.0)
+    layer = replace(
+        grain,
+        name="boundary",
+        conductivity_along=1e-4,
+        conductivity_across=1e-4,
+        standard_energy=4.0 * VT * ELEMENTARY_CHARGE,
+        width=2 * NM,
+    )
+    fields = CellFields.from_phases(mesh, {"grain": grain, "boundary": layer})
+    contact = Electrode(**electrode)
+    system = PNPSystem(mesh, fields, TEMPERATURE, {"left": contact, "right": contact}, resolution="ignore")
+    result = system.transient({"right": lambda t: 0.3 * float(np.cos(2e6 * t))}, 3e-6)
+    assert imbalance(result.charge) < 1e-12
 
 
 def test_electrons_and_ions_are_balanced_together():
