@@ -30,14 +30,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the figures need of one pellet; impedance is Z·A/L [ohm m]."""
+    """What the figures need of one pellet; impedance is Z·A/L [ohm m].
+
+    results, impedance: by what the records are called, the first of them first. boundaries, picture: of the first.
+    """
 
     name: str
-    results: list[Conductivities]
+    results: Mapping[str, list[Conductivities]]
     measured: Sequence[Measured]
     report_temperature: float
     frequency: NDArray[np.float64]
-    impedance: NDArray[np.complex128]
+    impedance: Mapping[str, NDArray[np.complex128]]
     boundaries: Mapping[str, Bicrystal]
     picture: PelletPicture | None
 
@@ -55,14 +58,14 @@ def draw(folder: RunFolder, shown: Sequence[Shown]) -> None:
         folder,
         "nyquist",
         shown,
-        lambda ax, s: plots.nyquist(ax, {s.name: (s.frequency, 100 * s.impedance)}, unit="Ω cm"),
+        lambda ax, s: plots.nyquist(ax, _spectra(s), unit="Ω cm"),
         f"Impedance at {celsius} times area over thickness, equal axes, a mark a decade.",
     )
     _panels(
         folder,
         "bode",
         shown,
-        lambda ax, s: plots.bode(ax, {s.name: (s.frequency, 100 * s.impedance)}, unit="Ω cm"),
+        lambda ax, s: plots.bode(ax, _spectra(s), unit="Ω cm"),
         f"The same spectra at {celsius}: modulus (solid) and phase (dashed) against frequency.",
     )
     _panels(
@@ -71,11 +74,12 @@ def draw(folder: RunFolder, shown: Sequence[Shown]) -> None:
         shown,
         _arrhenius,
         "Bulk, apparent grain-boundary and total conductivity against temperature with 95 % bands from the records' "
-        "uncertainties; symbols: measured.",
+        "uncertainties; symbols: measured; dashed: from the other records, where there are both.",
     )
     comparable = [c for c in folder.comparisons if c.unit == "S/cm"]
     if comparable:
-        figure, ax = plots.new_figure(width=8.0, height=0.7 + 0.3 * len(comparable))
+        lines = len({(c.material, c.quantity, c.source) for c in comparable})
+        figure, ax = plots.new_figure(width=8.0, height=0.9 + 0.34 * lines)
         plots.parity(ax, comparable)
         folder.figure(
             "predicted_and_measured", figure, "Predicted (95 % interval) beside measured conductivities."
@@ -98,27 +102,41 @@ def _panels(folder: RunFolder, name: str, shown: Sequence[Shown], one: Any, capt
     figure, axes = plots.new_figure(rows, columns, squeeze=False)
     for number, (ax, s) in enumerate(zip(axes.flat, shown, strict=False)):
         one(ax, s)
-        ax.set_title(s.name)
+        several = len(s.results) > 1
+        # A panel of two spectra has its legend where the second line would be.
+        ax.set_title(
+            f"{s.name}\n({' / '.join(s.results)})" if not several or name == "arrhenius" else f"{s.name}\n"
+        )
         legend = ax.get_legend()
-        if legend is not None and number:
+        if legend is not None and number and (name == "arrhenius" or not several):
             legend.remove()
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
     folder.figure(name, figure, caption)
 
 
-def _arrhenius(ax: Any, s: Shown) -> Any:
-    temperature = np.array([c.temperature for c in s.results])
+def _spectra(s: Shown) -> dict[str, tuple[NDArray[np.float64], NDArray[np.complex128]]]:
+    """Z·A/L [ohm cm] by the records' name."""
+    return {label: (s.frequency, 100 * z) for label, z in s.impedance.items()}
+
+
+def _series(results: Sequence[Conductivities]) -> dict[str, dict[str, Any]]:
+    temperature = np.array([c.temperature for c in results])
     series: dict[str, dict[str, Any]] = {}
     for label in ("bulk", "apparent_gb", "total"):
         values = {
-            p: np.array([getattr(getattr(c, label), p) for c in s.results]) for p in ("value", "low", "high")
+            p: np.array([getattr(getattr(c, label), p) for c in results]) for p in ("value", "low", "high")
         }
         if not np.all(np.isfinite(values["value"])):
             continue
         # An unbounded upper end runs out of the picture.
         values["high"] = np.minimum(values["high"], 1e6 * values["value"])
         series[label.replace("_gb", " GB")] = {"temperature": temperature, **values}
+    return series
+
+
+def _arrhenius(ax: Any, s: Shown) -> Any:
+    series, *others = (_series(results) for results in s.results.values())
     measured = {
         f"{q}, measured": {
             "temperature": [s.report_temperature for m in s.measured if m.quantity == q],
@@ -126,8 +144,10 @@ def _arrhenius(ax: Any, s: Shown) -> Any:
         }
         for q in dict.fromkeys(m.quantity for m in s.measured)
     }
-    plots.arrhenius(ax, series, measured=measured)
+    beside = {label: one for other in others for label, one in other.items() if label in series}
+    plots.arrhenius(ax, series, measured=measured, beside=beside)
     drawn = [v for one in series.values() for v in (*one["low"], *one["value"])]
+    drawn += [v for one in beside.values() for v in one["value"]]
     drawn += [m.conductivity for m in s.measured]
     ax.set_ylim(0.005 * min(drawn), 0.1 * max(drawn))
     return ax

@@ -219,6 +219,7 @@ def arrhenius(
     series: Mapping[str, Mapping[str, ArrayLike]],
     *,
     measured: Mapping[str, Mapping[str, ArrayLike]] | None = None,
+    beside: Mapping[str, Mapping[str, ArrayLike]] | None = None,
     times_temperature: bool = False,
     quantity: str = "σ",
     unit: str = "S/cm",
@@ -227,11 +228,22 @@ def arrhenius(
     """Conductivity or diffusivity, logarithmic, against 1000/T, with the temperature on top.
 
     series: label -> {"temperature" (m,) [K], "value" (m,) [SI], optional "low", "high" (m,): 95 % band}; lines.
-    measured: the same; symbols, with bars where low and high are given. times_temperature: draw value·T.
-    factor: from SI to `unit` (0.01: S/m to S/cm).
+    measured: the same; symbols, with bars where low and high are given. beside: some of the labels of `series` again,
+    from another source; dashed, in the same colours. times_temperature: draw value·T. factor: from SI to `unit` (0.01:
+    S/m to S/cm).
     """
     temperatures: list[float] = []
     index = 0
+    labels = list(series)
+    for label, data in (beside or {}).items():
+        if label not in labels:
+            raise InputError(f"arrhenius, beside {label}", label, f"one of the series: {', '.join(labels)}")
+        t = np.atleast_1d(np.asarray(data["temperature"], dtype=float))
+        order = np.argsort(t)
+        value = np.atleast_1d(np.asarray(data["value"], dtype=float))[order]
+        value = value * factor * (t[order] if times_temperature else 1.0)
+        ax.plot(1000.0 / t[order], value, color=COLOURS[labels.index(label) % len(COLOURS)], ls="--", lw=1.1)
+        temperatures.extend(t)
     for group, symbols in ((series, False), (measured or {}, True)):
         for label, data in group.items():
             t = np.atleast_1d(np.asarray(data["temperature"], dtype=float))
@@ -288,30 +300,52 @@ def _temperature_axis(ax: Axes, temperatures: NDArray[Any]) -> None:
 
 @_styled
 def parity(ax: Axes, comparisons: Sequence[Comparison]) -> Axes:
-    """Predicted against measured, one line a comparison: the prediction with its 95 % interval, the measurement.
+    """Predicted against measured, one line a quantity: predictions with their 95 % intervals, the measurement.
 
-    Rows are labelled "material: quantity"; the ratio predicted/measured stands at the right. Logarithmic where all
-    values are positive. The unit of all comparisons must be one.
+    Predictions of one material, quantity and measurement from several records share a line, a colour for each kind of
+    records. Rows are labelled "material: quantity"; the ratios predicted/measured stand at the right. Logarithmic where
+    all values are positive. The unit of all comparisons must be one.
     """
     if not comparisons:
         raise InputError("parity", "no comparisons", "give at least one")
     units = {c.unit for c in comparisons}
     if len(units) > 1:
         raise InputError("parity", sorted(units), "compare one unit a figure")
-    rows = np.arange(len(comparisons))[::-1]
+    lines: list[list[Comparison]] = []
+    for c in comparisons:
+        same = [
+            line
+            for line in lines
+            if c.records not in {o.records for o in line}
+            and (c.material, c.quantity, c.measured) == (line[0].material, line[0].quantity, line[0].measured)
+        ]
+        if same:
+            same[0].append(c)
+        else:
+            lines.append([c])
+    kinds = list(dict.fromkeys(c.records for c in comparisons))
+    colours = {kind: (COLOURS[0], *COLOURS[2:])[k % (len(COLOURS) - 1)] for k, kind in enumerate(kinds)}
+    rows = np.arange(len(lines))[::-1]
     positive = all(min(c.low, c.predicted, c.measured) > 0 for c in comparisons)
-    for row, c in zip(rows, comparisons, strict=True):
-        ax.plot([c.predicted, c.measured], [row, row], color="#bbbbbb", lw=0.8, ls=":", zorder=1)
-        ax.plot([c.low, c.high], [row, row], color=COLOURS[0], lw=3.0, alpha=0.45, solid_capstyle="butt")
-        ax.plot(
-            c.predicted, row, "o", color=COLOURS[0], ms=5.5, label="predicted, 95 %" if row == 0 else None
-        )
+    named: set[str] = set()
+    for row, line in zip(rows, lines, strict=True):
+        ratios = []
+        for k, c in enumerate(line):
+            y = row + 0.28 * (0.5 * (len(line) - 1) - k)
+            colour = colours[c.records]
+            said = f"predicted{f' from {c.records}' if c.records else ''}, 95 %"
+            ax.plot([c.predicted, c.measured], [y, row], color="#bbbbbb", lw=0.8, ls=":", zorder=1)
+            ax.plot([c.low, c.high], [y, y], color=colour, lw=3.0, alpha=0.45, solid_capstyle="butt")
+            ax.plot(c.predicted, y, "o", color=colour, ms=5.5, label=None if said in named else said)
+            named.add(said)
+            if c.measured:
+                ratios.append(f"{ratio_text(c.ratio)}×")
+        c = line[0]
         ax.plot(
             c.measured, row, "D", color=COLOURS[1], ms=5, mfc="white", label="measured" if row == 0 else None
         )
-        text = f"{ratio_text(c.ratio)}×" if c.measured else ""
         ax.annotate(
-            text,
+            ", ".join(ratios),
             (1.01, row),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -320,7 +354,7 @@ def parity(ax: Axes, comparisons: Sequence[Comparison]) -> Axes:
         )
     if positive:
         ax.set_xscale("log")
-    ax.set_yticks(rows, [f"{c.material}: {c.quantity}" for c in comparisons])
+    ax.set_yticks(rows, [f"{line[0].material}: {line[0].quantity}" for line in lines])
     ax.set_ylim(-0.7, len(rows) - 0.3)
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", length=0)
@@ -328,7 +362,7 @@ def parity(ax: Axes, comparisons: Sequence[Comparison]) -> Axes:
     ax.annotate(
         "predicted /\nmeasured", (1.01, 1.01), xycoords="axes fraction", fontsize=8, annotation_clip=False
     )
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=1 if len(kinds) > 1 else 2)
     return ax
 
 

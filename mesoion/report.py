@@ -64,6 +64,7 @@ def report_html(folder: RunFolder, provenance: Mapping[str, Any]) -> str:
         provenance=provenance,
         paragraphs=[(h, [b for b in re.split(r"\n\s*\n", t.strip()) if b]) for h, t in folder.paragraphs],
         comparisons=[_comparison(c, sources) for c in folder.comparisons],
+        by_records=any(c.records for c in folder.comparisons),
         sources=sources,
         figures=figures,
         results=[(k, _value(v)) for k, v in folder.results.items()],
@@ -78,6 +79,7 @@ def _comparison(comparison: Comparison, sources: list[str]) -> dict[str, Any]:
     return {
         "material": c.material,
         "quantity": c.quantity,
+        "records": c.records,
         "unit": c.unit,
         "source": sources.index(c.source) + 1,
         "predicted": number(c.predicted, 3),

@@ -44,8 +44,9 @@ T = TypeVar("T")
 class Comparison:
     """One prediction beside its measurement, in `unit`; low and high bound the prediction's 95 % interval.
 
-    Raises InputError for a prediction without an interval, a comparison without a source, or a value that is not
-    finite.
+    records: what the prediction rests on, where a quantity may be predicted from several sets of transport records, as
+    "own records". Raises InputError for a prediction without an interval, a comparison without a source, or a value
+    that is not finite.
     """
 
     material: str
@@ -56,6 +57,7 @@ class Comparison:
     high: float
     measured: float
     source: str
+    records: str = ""
 
     def __post_init__(self) -> None:
         where = f"comparison {self.material!r} {self.quantity!r}"

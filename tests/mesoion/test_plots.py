@@ -127,6 +127,37 @@ def test_parity_draws_each_interval_and_its_ratio(ax):
     assert_allclose(bars, [[4e-4, 1.6e-3], [0.21, 0.84]], rtol=1e-14, atol=0)
 
 
+def test_parity_puts_predictions_from_several_records_on_one_line(ax):
+    own, published = (
+        Comparison("LLTO", "total", "S/cm", value, value / 2, value * 2, 1e-3, "doi", label)
+        for value, label in ((8e-4, "own records"), (0.42, "published records"))
+    )
+    plots.parity(ax, [own, published, replace(own, material="LSTZ")])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["LLTO: total", "LSTZ: total"]
+    assert {"0.80×, 420×", "0.80×"} <= {text.get_text() for text in ax.texts}
+    bars = {tuple(line.get_xdata()): line for line in ax.lines if line.get_linewidth() == 3.0}
+    ours, theirs = bars[4e-4, 1.6e-3], bars[0.21, 0.84]
+    assert ours.get_color() != theirs.get_color()
+    assert theirs.get_ydata()[0] < 1.0
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [
+        "predicted from own records, 95 %",
+        "predicted from published records, 95 %",
+        "measured",
+    ]
+
+
+def test_arrhenius_draws_the_other_records_dashed_in_the_same_colour(ax):
+    line = {"temperature": [400.0, 300.0], "value": [2.0, 1.0]}
+    other = {"temperature": [300.0, 400.0], "value": [3.0, 6.0]}
+    plots.arrhenius(ax, {"bulk": line, "total": line}, beside={"total": other})
+    dashed, _, total = ax.lines
+    assert dashed.get_linestyle() == "--"
+    assert dashed.get_color() == total.get_color()
+    assert_allclose(dashed.get_ydata(), [0.03, 0.06], rtol=1e-14, atol=0)
+    with pytest.raises(InputError, match="one of the series: bulk"):
+        plots.arrhenius(ax, {"bulk": line}, beside={"totals": other})
+
+
 def test_parity_is_linear_where_an_interval_crosses_zero_and_refuses_two_units(ax):
     plots.parity(ax, [comparison(1.0, 2.0, low=-1.0)])
     assert ax.get_xscale() == "linear"

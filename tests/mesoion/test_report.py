@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -81,6 +82,19 @@ def test_everything_of_the_run_is_in_it(folder):
     assert html.count("<li>") == 3
     assert "[3]" in text
     assert ">13<" in html
+
+
+def test_a_comparison_says_which_records_it_is_predicted_from(folder):
+    first = Comparison("LLTO", "total", "S/cm", 9e-4, 6e-4, 1.2e-3, 7e-5, "doi", "own records")
+    folder.paragraph("Summary", "in short")
+    folder.paragraph("LLTO", "at length")
+    folder.compare(first)
+    html = html_of(folder)
+    assert "predicted from</th>" in html
+    assert '<td class="text">own records</td>' in html
+    assert html.index("in short") < html.index("own records") < html.index("at length")
+    folder.comparisons[:] = [replace(first, records="")]
+    assert "predicted from" not in html_of(folder)
 
 
 def test_nothing_is_loaded_from_elsewhere(folder):

@@ -248,7 +248,13 @@ def test_a_bad_pellet_is_refused_before_anything_is_computed(tmp_path: Path) -> 
     kind = kind_of("pellets")
     for change, where in (
         ({"measured_material": "LLZ0"}, "measured_material"),
-        ({"boundaries": {"general": {"record": "llto-boundary", "fraction": 0.4}}}, "fractions"),
+        (
+            {
+                "own_grain": None,
+                "boundaries": {"general": {"record": "llto-boundary", "fraction": 0.4}},
+            },
+            "fractions",
+        ),
         ({"grain": "llto-bulks"}, "llto-bulk"),
     ):
         study = check(kind.model, {**data, "pellets": [{**data["pellets"][1], **change}]}, where="study")
