@@ -2,8 +2,9 @@
 
     python studies/amorphous_llzo.py --out runs/amorphous --seeds 1 2
 
-Every seed is a melt of its own. The last line of each says how far the framework's atoms went in the melt. OUT/llzo-amorphous-SEED.extxyz is what `studies/campaigns/llzo-amorphous-SEED.toml`
-starts from; OUT/SEED/ holds the runs, and the same command continues a study that was killed.
+Every seed is a melt of its own. The last line of each says how far the framework's atoms went in the melt.
+OUT/llzo-amorphous-SEED.extxyz is what `studies/campaigns/llzo-amorphous.toml` starts from (copied into
+`studies/campaigns/cells`); OUT/SEED/ holds the runs, and the same command continues a study that was killed.
 """
 
 from __future__ import annotations
