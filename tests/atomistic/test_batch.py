@@ -175,7 +175,7 @@ def test_temperature_and_its_fluctuation_are_canonical(tmp_path: Path) -> None:
 
 def test_displacements_cross_the_boundaries_of_the_cell(tmp_path: Path) -> None:
     potential, atoms = read_mtp(DATA), [alloy(8, rattle=0.02)]
-    close = {pair: (1.6, 2.4) for pair in (("Al", "Al"), ("Al", "Cu"), ("Cu", "Cu"))}
+    close = dict.fromkeys((("Al", "Al"), ("Al", "Cu"), ("Cu", "Cu")), (1.6, 2.4))
     core = RepulsiveCore.of_pairs(potential.species, close)
     out = dynamics(
         program(potential, tmp_path, core), tmp_path, potential, atoms, temperature=8000.0, timestep_fs=1.0,
