@@ -36,7 +36,8 @@ class Spectrum:
     """An impedance spectrum.
 
     frequency (n,) [Hz]. impedance (n,): of the whole specimen [ohm] in 3D, times depth [ohm m] in 2D, times area
-    [ohm m^2] in 1D. error_bound (n,): bound of the numerical error relative to |Z| (zero for direct solves);
+    [ohm m^2] in 1D. error_bound (n,): bound of the numerical error relative to |Z|; zero for direct
+    solves; about a biased state the tolerance, held at the frequencies where true solves check it.
     method: "reduced" or "direct"; n_solves: factorisations used.
     """
 
@@ -425,7 +426,8 @@ def _reduce_biased(
         bound = np.asarray(measure * effectivity)
         worst = max(float(bound.max()), float(errors.max()))
         if worst <= tolerance:
-            return y, bound, n_solves
+            # Between the frequencies checked the estimate can be far too small: no less than what was asked for.
+            return y, np.maximum(bound, tolerance), n_solves
         if n_solves >= budget:
             raise ConvergenceError(
                 f"the reduced model of the biased state still errs by {worst:.1g} after {n_solves} factorisations; "

@@ -123,6 +123,41 @@ def test_charge_transfer_adds_its_resistance_to_a_bicrystal(resistance: float):
     np.testing.assert_allclose(biased.impedance, exact, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("left", "right"), [(1e-7, 1e-7), (1e-3, 0.0), (1e-5, 1e-2)])
+def test_charge_transfer_in_two_dimensions(left: float, right: float):
+    """Exact series sum on a uniform sheet; beside an insulating inclusion, where the current spreads along the
+    electrodes, the reduction against direct solves, at rest and under bias."""
+    contacts = {
+        name: Electrode("reversible", charge_transfer_resistance=r)
+        for name, r in (("left", left), ("right", right))
+    }
+    length, width = 20 * NM, 4 * NM
+    edges = [mirrored(length, 1.3, 0.05 * NM), np.linspace(0.0, width, 7)]
+    mesh = tensor_mesh(edges, periodic=(False, True))
+    sheet = slab(mesh, contacts)
+    exact = (length / (SIGMA + 2j * np.pi * DECADES * EPS) + left + right) / width
+    for method in ("direct", "reduced"):
+        z = impedance(sheet, sheet.equilibrium(), DECADES[::6], method=method)
+        error = np.abs(z.impedance / exact[::6] - 1.0)
+        assert error.max() < 1e-7
+        assert np.all(error <= z.error_bound + 1e-9)
+    inside = (np.abs(mesh.centers[:, 0] - 4 * NM) < 2 * NM) & (np.abs(mesh.centers[:, 1] - 2 * NM) < 1 * NM)
+    mesh = mesh.with_regions(inside.astype(int), ("grain", "inclusion"))
+    phases = {
+        name: Phase(name, TEMPERATURE, SITES, THETA, -SITES * THETA, PERMITTIVITY, sigma, sigma, 0.0)
+        for name, sigma in (("grain", SIGMA), ("inclusion", 1e-3 * SIGMA))
+    }
+    system = PNPSystem(mesh, CellFields.from_phases(mesh, phases), TEMPERATURE, contacts)
+    for state in (system.equilibrium(), system.steady_state({"right": 0.2})):
+        direct = impedance(system, state, DECADES[::6], method="direct")
+        reduced = impedance(system, state, DECADES[::6])
+        error = np.abs(reduced.impedance / direct.impedance - 1.0)
+        assert np.all(error <= reduced.error_bound + 1e-8)
+        assert reduced.error_bound.max() <= 1e-5
+        # The inclusion slows ions down: more than the sheet without it.
+        assert direct.impedance[0].real > exact[0].real
+
+
 def test_blocking_impedance_is_second_order():
     length = 40.0 * LAMBDA
     frequency = np.logspace(0, 9, 10)
