@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 from mesoion.config import check
 from mesoion.errors import InputError
 from mesoion.pellet import Pellet
+from mesoion.pellet_study import Study, choices
 from mesoion.runfolder import RunFolder, read_results
 from mesoion.study import kind_of, run_study
 
@@ -32,6 +33,30 @@ def test_every_study_is_valid_and_says_how_to_run_it(path: Path) -> None:
     data = tomllib.loads(text)
     check(kind_of(data["kind"]).model, data, where=path, directory=path.parent)
     assert f"studies/{path.name}" in text
+
+
+def test_every_draw_of_every_material_of_the_main_study_can_be_computed() -> None:
+    """The phases of 300 draws at each temperature, as the study draws them; coarse studies draw too few to meet the
+    rare ones."""
+    path = STUDIES / "perovskite_and_garnet_pellets.toml"
+    data = tomllib.loads(path.read_text())
+    study = check(Study, data, where=path, directory=path.parent)
+    temperatures = [study.report_temperature, min(study.temperatures), max(study.temperatures)]
+    materials = {
+        (name, prediction.label): prediction.material
+        for name, choice in choices(study).items()
+        for prediction in (choice.first, choice.beside)
+        if prediction is not None
+    }
+    assert len(materials) >= 10
+    for place, material in enumerate(materials.values()):
+        rng = np.random.default_rng([5, place])
+        for _ in range(300):
+            drawn = material.sample(rng)
+            for temperature in temperatures:
+                phases = [drawn.grain(temperature)]
+                phases += [drawn.boundary(temperature, name) for name in drawn.boundary_names]
+                assert all(0 < phase.conductivity_along < np.inf for phase in phases)
 
 
 @pytest.fixture(scope="module")
