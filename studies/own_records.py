@@ -1,0 +1,218 @@
+"""Transport records of our own molecular dynamics, from the campaigns in `studies/campaigns`.
+
+    python studies/own_records.py analyse RUNS [NAME...]   # trajectories in RUNS/NAME to studies/tables/own/NAME.json
+    python studies/own_records.py records                  # those tables to mesoion/records/*-own.json
+
+The tables hold every diffusivity, composition, width and occupancy of a campaign with its uncertainty, and the
+checksums of potential and settings; the records follow from them alone. `analyse` also writes `orders.csv`, the A-site
+order of every perovskite's Monte Carlo stage, and `boundary_energies.csv` of the boundary cells at rest; without names
+it takes every campaign of RUNS. `diffusivities.csv` is for readers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from atomistic.analysis import analyse
+from atomistic.analysis_record import record_of, record_settings
+from atomistic.analysis_results import AnalysisResults, load_results
+from atomistic.analysis_settings import open_sources, settings_from
+from atomistic.averages import block_average
+from atomistic.boundary_analysis import a_site_order
+from atomistic.errors import AtomisticError
+from atomistic.progress import track
+from atomistic.sampling import Campaign
+from mesoion.transport import dump_record
+
+HERE = Path(__file__).parent
+TABLES = HERE / "tables" / "own"
+RECORDS = HERE.parent / "mesoion" / "records"
+
+RECORD_NAMES = {"lstz-bulk-1573": "lstz-bulk-own", "llto-bulk-disordered": "llto-bulk-own"}
+"""Of the bulk that a sintered pellet has; every other record is called as its campaign, with -own."""
+
+HOSTS: dict[str, dict[str, Any]] = {
+    "llzo": {
+        "material": "LLZO",
+        # 3 tetrahedral and 6 octahedral places a formula unit, which holds two of Zr and Ta.
+        "sites": {"Zr": 4.5, "Ta": 4.5},
+        "permittivity": (50.0, 1.5),
+    },
+    "lstz": {
+        "material": "LSTZ0.75",
+        # A sites that Sr leaves open.
+        "sites": {"Ta": 1.0, "Zr": 1.0, "Sr": -1.0},
+        "permittivity": (60.0, 2.0),
+        "order": {"heavy": "Sr", "b_sites": ["Ta", "Zr"]},
+    },
+    "llto": {
+        "material": "LLTO",
+        "sites": {"Ti": 1.0, "La": -1.0},
+        "permittivity": (100.0, 2.0),
+        "order": {"heavy": "La", "b_sites": ["Ti"]},
+    },
+}
+
+
+def settings_of(name: str, mobile: str = "Li") -> dict[str, Any]:
+    """Analysis settings of a campaign by its name."""
+    host = HOSTS[name.split("-")[0]]
+    value, factor = host["permittivity"]
+    settings: dict[str, Any] = {
+        "title": name,
+        "mobile": mobile,
+        "discard_ps": 10.0,
+        "sites": host["sites"],
+        "record": {
+            "name": RECORD_NAMES.get(name, f"{name}-own"),
+            "material": host["material"],
+            "method": "moment tensor potential taught by CHGNet r2scan (its softness: docs/training.md)",
+            "relative_permittivity": {
+                "value": value,
+                "uncertainty_factor": factor,
+                "kind": "assumption",
+                "source": "high-frequency lattice value, as in the published records; no run gives it",
+            },
+        },
+    }
+    if "sigma" in name:
+        del settings["record"]["relative_permittivity"]
+    elif "order" in host:
+        settings["order"] = host["order"]
+    return settings
+
+
+def analyse_campaign(folder: Path, name: str) -> AnalysisResults:
+    """Everything its complete runs tell."""
+    sources = open_sources(folder, settings_from(settings_of(name), name))
+    return analyse(sources, show=False).results
+
+
+def table_rows(name: str, results: AnalysisResults) -> list[list[Any]]:
+    """D of each region, direction and kind at each temperature, in cm²/s, with its 95 % interval."""
+    return [
+        [name, row.region, row.direction, row.kind, row.temperature_K]
+        + [f"{1e4 * value:.4g}" for value in (row.value_m2_per_s, row.low_m2_per_s, row.high_m2_per_s)]
+        for row in results.means
+    ]
+
+
+def run_analyses(runs: Path, names: list[str]) -> int:
+    """Tables of these campaigns; those that cannot be analysed are said, the others go on."""
+    TABLES.mkdir(parents=True, exist_ok=True)
+    found = names or sorted(path.parent.name for path in runs.glob("*/settings.json"))
+    failed = 0
+    for name in track(found, "campaigns", len(found)):
+        try:
+            results = analyse_campaign(runs / name, name)
+        except AtomisticError as error:
+            failed += 1
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        (TABLES / f"{name}.json").write_text(results.dump(), encoding="utf-8")
+    write_readers_table()
+    write_orders(runs)
+    write_energies(runs)
+    return failed
+
+
+def write_orders(runs: Path) -> None:
+    """S over the second half of every Monte Carlo stage of a bulk perovskite, with its blocking error."""
+    rows = []
+    for path in sorted(runs.glob("lstz-bulk*/mcmd/seed*/run.json")):
+        campaign = Campaign.load(path.parents[2])
+        trajectory = campaign.mcmd_trajectory(int(path.parent.name.removeprefix("seed")))
+        assert trajectory is not None
+        assert campaign.settings.mcmd is not None
+        series = a_site_order(trajectory).series
+        half = block_average(series[len(series) // 2 :])
+        begin = float(campaign.settings.cell.contents["order"])
+        rows.append(
+            [
+                path.parents[2].name,
+                path.parent.name,
+                campaign.settings.mcmd.temperature,
+                len(series) - 1,
+                begin,
+            ]
+            + [f"{value:.4g}" for value in (float(half.mean), float(half.standard_error))]
+        )
+    with (TABLES / "orders.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(
+            ["campaign", "seed", "temperature_K", "cycles", "started_from", "order", "standard_error"]
+        )
+        writer.writerows(rows)
+
+
+def write_energies(runs: Path) -> None:
+    """Energy of the boundary that each cell was built with, the lowest of those relaxed."""
+    rows = []
+    for path in sorted(runs.glob("*/build/search.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        energies = [row["energies"] for row in found if row.get("energies")]
+        if energies:
+            best = min(energies, key=lambda row: float(row["boundary_energy_J_per_m2"]))
+            campaign = Campaign.load(path.parents[1])
+            rows.append(
+                [path.parents[1].name, campaign.settings.cell.boundary, len(energies)]
+                + [
+                    f"{best[key]:.4g}"
+                    for key in ("boundary_energy_J_per_m2", "standard_uncertainty_J_per_m2")
+                ]
+            )
+    with (TABLES / "boundary_energies.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(
+            ["campaign", "boundary", "relaxed", "energy_J_per_m2", "standard_uncertainty_J_per_m2"]
+        )
+        writer.writerows(rows)
+
+
+def write_readers_table() -> None:
+    """`diffusivities.csv` from all tables."""
+    with (TABLES / "diffusivities.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        head = ["campaign", "region", "direction", "kind", "temperature_K"]
+        writer.writerow([*head, "D_cm2_per_s", "low_cm2_per_s", "high_cm2_per_s"])
+        for path in sorted(TABLES.glob("*.json")):
+            writer.writerows(table_rows(path.stem, load_results(path)))
+
+
+def record_texts() -> dict[str, str]:
+    """File name and text of every record the tables give; campaigns of one temperature give none."""
+    texts = {}
+    for path in sorted(TABLES.glob("*.json")):
+        results = load_results(path)
+        if "migration" in path.stem:
+            continue
+        record = record_of(results, record_settings(results, None, path.name))
+        texts[f"{record.name}.json"] = dump_record(record)
+    return texts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=["analyse", "records"])
+    parser.add_argument("runs", type=Path, nargs="?")
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args()
+    if given.stage == "records":
+        for name, text in record_texts().items():
+            (RECORDS / name).write_text(text, encoding="utf-8")
+            print(name)
+        return
+    if given.runs is None:
+        parser.error("analyse needs the folder of the campaigns")
+    sys.exit(1 if run_analyses(given.runs, given.names) else 0)
+
+
+if __name__ == "__main__":
+    main()
