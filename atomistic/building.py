@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atomistic.errors import CompositionError, InputError
+from atomistic.errors import CompositionError, GeometryError, InputError
 from atomistic.labels import read_frames, write_bytes
 from atomistic.sampling import CampaignSettings, CellSettings
 
@@ -96,7 +96,8 @@ def search_boundary(
     """Candidates of a boundary, best first, with their energies; kept in folder/search.json.
 
     The cheap search keeps `search.keep`; with a potential the best `search.relax` of them are built, relaxed and
-    ranked by the energy of the boundary (J/m²).
+    ranked by the energy of the boundary (J/m²). Candidates all of whose arrangements fall apart are left out; raises
+    GeometryError where none is left.
     """
     from atomistic.boundaries import search
     from atomistic.progress import track
@@ -120,11 +121,19 @@ def search_boundary(
     relaxed = found[: options.relax] if potential is not None else []
     if relaxed and potential is not None:
         reference = BulkReference(cell, potential, seed=seed, fmax=options.fmax)
+        fallen: GeometryError | None = None
         for candidate in track(relaxed, "boundary energies", show=show):
-            energies = [
-                reference.boundary_energy(build_cell(cell, seed + trial, Path(), candidate))
-                for trial in range(options.arrangements)
-            ]
+            energies = []
+            for trial in range(options.arrangements):
+                # Random arrangements may collapse downhill where the potential has no core; others stand in.
+                try:
+                    energies.append(
+                        reference.boundary_energy(build_cell(cell, seed + trial, Path(), candidate))
+                    )
+                except GeometryError as error:
+                    fallen = error
+            if not energies:
+                continue
             best = min(energies, key=lambda e: e[0])
             ranked.append(
                 (
@@ -136,6 +145,8 @@ def search_boundary(
                     },
                 )
             )
+        if not ranked and fallen is not None:
+            raise fallen
         ranked.sort(key=lambda pair: pair[1]["boundary_energy_J_per_m2"] or 0.0)
     for candidate in found[len(relaxed) :]:
         ranked.append((candidate, {"model_energy_J_per_m2": candidate.energy}))
