@@ -76,7 +76,11 @@ def test_criteria_and_sites_are_ordered(done: dict[str, Any]) -> None:
 
 def test_the_order_is_counted_and_said(done: dict[str, Any]) -> None:
     rows = done["ordering"]
-    assert {(o["first case"], o["second case"]) for o in rows} == {("S-LLZO", "SF-LLZO")}
+    assert {(o["first case"], o["second case"]) for o in rows} == {
+        ("S-LLZO", "SF-LLZO"),
+        ("S-LLZO, Al", "SF-LLZO"),
+        ("S-LLZO", "S-LLZO, Al"),
+    }
     for o in rows:
         assert_allclose(
             o["order flips in"],
