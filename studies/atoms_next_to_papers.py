@@ -280,7 +280,8 @@ def rows() -> list[Row]:
     for group, what in (("bulk", "cubic, Ta"), ("bulk-al", "cubic, Al"), ("melt", "amorphous")):
         for key, unit, theirs in (
             ("energy_mae_meV_per_atom", "meV/atom", {"bulk": (5.4, 6.0), "bulk-al": (1.5, 6.1), "melt": (2.5, 3.3)}),
-            ("force_rmse_eV_per_angstrom", "eV/A", {"bulk": (0.11, 0.12), "bulk-al": (0.11, 0.15), "melt": (0.15, 0.18)}),
+            ("force_rmse_eV_per_angstrom", "eV/A", {"bulk": (0.11, 0.12), "bulk-al": (0.11, 0.15),
+                "melt": (0.15, 0.18)}),
         ):  # fmt: skip
             found.append(
                 Row("LLZO", f"potential's error, {what}: {'energy' if 'meV' in key else 'force'}", unit, theirs[group],

@@ -80,7 +80,9 @@ def main(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/hot_starts"))
     parser.add_argument("--potential", default="llzo-ta-al-level12")
     parser.add_argument("--temperature", type=float, default=1500.0, help="K, of the run")
