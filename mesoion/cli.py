@@ -214,6 +214,19 @@ def fit(
     weighting: Annotated[
         str, typer.Option(metavar="modulus|noise", help="Deviations as |Z|, or as estimated from the data.")
     ] = "modulus",
+    pellet: Annotated[
+        bool,
+        typer.Option(
+            "--pellet",
+            help="Fit the pellet itself, all temperatures together: boundaries, blocking ones, width, posterior.",
+        ),
+    ] = False,
+    grain_size: Annotated[
+        str | None, typer.Option(help="Mean, such as 3um; with --pellet the width is given in nm too.")
+    ] = None,
+    electrode: Annotated[
+        str | None, typer.Option(metavar="blocking|none", help="With --pellet; blocking unless given.")
+    ] = None,
     seed: Seed = 1,
     out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("runs/fit"),
     force: Force = False,
@@ -222,9 +235,23 @@ def fit(
 
     Example: mesoion fit pellet_140C.txt pellet_160C.txt --thickness 2.1mm --diameter 8mm --out runs/pellet
     """
-    from mesoion.quick_studies import fit_spectra
+    from mesoion.errors import InputError
+    from mesoion.quick_studies import fit_pellet, fit_spectra
     from mesoion.runfolder import read_results
 
+    geometry = {"thickness": thickness, "diameter": diameter, "area": area, "temperature": temperature}
+    if pellet:
+        for name, value in (("--circuit", circuit), ("--arcs", arcs)):
+            if value is not None:
+                raise InputError(name, value, "a circuit's option; leave it out with --pellet")
+        outcome = fit_pellet(
+            files, **geometry, grain_size=grain_size, electrode=electrode, seed=seed, out=out, force=force
+        )
+        _report_outcome(outcome.path, outcome.from_cache)
+        return
+    for name, given in (("--grain-size", grain_size), ("--electrode", electrode)):
+        if given is not None:
+            raise InputError(name, given, "it belongs to --pellet")
     outcome = fit_spectra(
         files,
         thickness=thickness,

@@ -436,10 +436,10 @@ def _tables(
                 f"critical_current_density_mA_per_cm2 {r.case.name} {criterion} {site}",
                 {k: finite(v) for k, v in (("value", middle), ("low", low), ("high", high))},
             )
-    folder.table("critical_currents", pd.DataFrame(rows))
+    folder.table("critical_currents", pd.DataFrame(rows), lead=True)
     orders = ordering(results)
     if orders:
-        folder.table("order_of_the_cases", pd.DataFrame(orders))
+        folder.table("order_of_the_cases", pd.DataFrame(orders), lead=True)
     folder.result("ordering", orders)
     assumed: list[dict[str, Any]] = []
     for r in results:

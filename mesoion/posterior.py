@@ -155,13 +155,15 @@ def sample(
     *,
     seed: int,
     steps: int = 3000,
+    most_steps: int | None = None,
     walkers: int | None = None,
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
 ) -> Posterior:
     """Draw from the posterior around its most probable point.
 
-    walkers: four a parameter unless given. Raises ConvergenceError where no walker can start, InputError for too few
-    walkers or steps.
+    walkers: four a parameter unless given. Where `steps` do not suffice for fifty autocorrelation times, as many again
+    are taken until they do or `most_steps` are reached. Raises ConvergenceError where no walker can start, InputError
+    for too few walkers or steps.
     """
     import emcee
 
@@ -185,20 +187,25 @@ def sample(
     moves = [(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)]
     ensemble = emcee.EnsembleSampler(count, n, fit.log_posterior, moves=moves)
     ensemble.random_state = np.random.RandomState(int(rng.integers(2**31))).get_state()
-    states: Iterable[Any] = ensemble.sample(np.array(first), iterations=steps)
-    if progress is not None:
-        states = progress(states, "posterior", steps)
-    for _ in states:
-        pass
-    rough = float(np.max(ensemble.get_autocorr_time(tol=0, quiet=True)))
-    burned = min(int(BURNED_LENGTHS * rough), steps // 3)
-    time = float(np.max(ensemble.get_autocorr_time(discard=burned, tol=0, quiet=True)))
+    state: Any = np.array(first)
+    taken, limit = 0, steps if most_steps is None else most_steps
+    while True:
+        block = min(steps, limit - taken)
+        states: Iterable[Any] = ensemble.sample(state, iterations=block)
+        for state in states if progress is None else progress(states, "posterior", block):  # noqa: B007
+            pass
+        taken += block
+        rough = float(np.max(ensemble.get_autocorr_time(tol=0, quiet=True)))
+        burned = min(int(BURNED_LENGTHS * rough), taken // 3)
+        time = float(np.max(ensemble.get_autocorr_time(discard=burned, tol=0, quiet=True)))
+        if taken >= limit or taken - burned >= LENGTHS_ASKED * time:
+            break
     return Posterior(
         fit,
         start,
         ensemble.get_chain(discard=burned, flat=True),
         ensemble.get_log_prob(discard=burned, flat=True),
         time,
-        steps - burned,
+        taken - burned,
         float(np.mean(ensemble.acceptance_fraction)),
     )

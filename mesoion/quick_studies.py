@@ -79,32 +79,42 @@ def build_pellet(
     return _run(tables, out, "microstructure", force)
 
 
+def _fit_files(
+    kind: str, files: Sequence[Path], out: Path, force: bool, keys: Mapping[str, str | int | float | None]
+) -> Outcome:
+    """A study of measured files; a folder that this call made is gone again where the input is refused."""
+    from mesoion.config import check
+    from mesoion.study import kind_of
+
+    title = ", ".join(f.name for f in files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    said = {name: value for name, value in keys.items() if value is not None}
+    inputs = {"kind": kind, "title": title, "files": [str(f.absolute()) for f in files], **said}
+    check(kind_of(kind).model, inputs, where="options")
+    new = not out.exists()
+    try:
+        return _run({"": inputs}, out, kind, force)
+    except InputError:
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
 def fit_spectra(
-    files: Sequence[Path],
-    *,
-    out: Path,
-    force: bool = False,
-    **keys: str | int | float | None,
+    files: Sequence[Path], *, out: Path, force: bool = False, **keys: str | int | float | None
 ) -> Outcome:
     """Fit measured spectra; keys: of `mesoion.impedance.fit_study.Study`, None for those left to it.
 
     Files with problems are named under "failed" in results.json. Raises InputError where no file can be used; a
     folder that this call made is then gone again.
     """
-    from mesoion.config import check
-    from mesoion.impedance.fit_study import Study
+    return _fit_files("spectra", files, out, force, keys)
 
-    title = ", ".join(f.name for f in files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-    said = {name: value for name, value in keys.items() if value is not None}
-    inputs = {"kind": "spectra", "title": title, "files": [str(f.absolute()) for f in files], **said}
-    check(Study, inputs, where="options")
-    new = not out.exists()
-    try:
-        return _run({"": inputs}, out, "spectra", force)
-    except InputError:
-        if new:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+
+def fit_pellet(
+    files: Sequence[Path], *, out: Path, force: bool = False, **keys: str | int | float | None
+) -> Outcome:
+    """Fit the pellet itself to its spectra; keys: of `mesoion.pellet_fit_study.Study`. Raises as `fit_spectra`."""
+    return _fit_files("pellet_fit", files, out, force, keys)
 
 
 def simulate_spectrum(

@@ -255,7 +255,7 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     draw_evidence(folder, results)
     folder.paragraphs.insert(0, ("What would close the gap", _summary(results)))
     folder.paragraph("Taken for granted", _assumptions(study))
-    folder.table("needed", pd.DataFrame(needed))
+    folder.table("needed", pd.DataFrame(needed), lead=True)
     folder.table("predicted_observables", pd.DataFrame(observed))
     folder.table("told_apart", pd.DataFrame(apart))
     folder.result("needed", needed)

@@ -68,7 +68,8 @@ def report_html(folder: RunFolder, provenance: Mapping[str, Any]) -> str:
         sources=sources,
         figures=figures,
         results=[(k, _value(v)) for k, v in folder.results.items()],
-        tables=[_table(name, frame) for name, frame in folder.tables.items()],
+        leading=[_table(name, folder.tables[name]) for name in folder.leading],
+        tables=[_table(name, frame) for name, frame in folder.tables.items() if name not in folder.leading],
     )
 
 
@@ -109,7 +110,14 @@ def _table(name: str, frame: pd.DataFrame) -> dict[str, Any]:
         [{"value": _cell(value), "text": isinstance(value, str)} for value in row]
         for row in shown.itertuples(index=False, name=None)
     ]
-    return {"name": name, "columns": list(frame.columns), "rows": rows, "left_out": len(frame) - len(shown)}
+    title = name.replace("_", " ")
+    return {
+        "name": name,
+        "title": title[0].upper() + title[1:],
+        "columns": list(frame.columns),
+        "rows": rows,
+        "left_out": len(frame) - len(shown),
+    }
 
 
 def _cell(value: Any) -> str:

@@ -152,6 +152,7 @@ class RunFolder:
     paragraphs: list[tuple[str, str]] = field(default_factory=list, init=False)
     captions: dict[str, str] = field(default_factory=dict, init=False)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict, init=False)
+    leading: list[str] = field(default_factory=list, init=False)
     _lock: IO[bytes] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -181,8 +182,13 @@ class RunFolder:
         """Add words to the report; blank lines part paragraphs."""
         self.paragraphs.append((heading, text))
 
-    def table(self, name: str, frame: pd.DataFrame) -> Path:
-        """Write `frame` as tables/NAME.csv and show it in the report; complex columns become two."""
+    def table(self, name: str, frame: pd.DataFrame, *, lead: bool = False) -> Path:
+        """Write `frame` as tables/NAME.csv and show it in the report; complex columns become two.
+
+        lead: at the top of the report, before words and figures.
+        """
+        if lead:
+            self.leading.append(name)
         columns: dict[str, Any] = {}
         for column in frame.columns:
             values = frame[column]

@@ -29,6 +29,7 @@ KINDS: dict[str, str] = {
     "microstructure": "mesoion.microstructure_study",
     "reconcile": "mesoion.reconcile_study",
     "spectra": "mesoion.impedance.fit_study",
+    "pellet_fit": "mesoion.pellet_fit_study",
     "nucleation": "mesoion.nucleation_study",
 }
 """Kind of study -> module; add an entry to add a kind."""

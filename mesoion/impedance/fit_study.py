@@ -329,7 +329,7 @@ def write_results(
         folder.result("series", [described_series(s) for s in series])
     folder.result("spectra", [described(r, d) for r, d in zip(readings, details, strict=True)])
     folder.result("failed", list(failed))
-    folder.table("conductivities", pd.DataFrame([_row(r) for r in readings]))
+    folder.table("conductivities", pd.DataFrame([_row(r) for r in readings]), lead=True)
     rows: list[dict[str, Any]] = []
     for reading in readings:
         m = reading.measurement
