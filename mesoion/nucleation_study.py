@@ -21,6 +21,7 @@ from mesoion.critical_current import Constriction
 from mesoion.errors import InputError
 from mesoion.material import Material
 from mesoion.microstructure import polycrystal
+from mesoion.nucleation_growth import GrowthInput, write_growth
 from mesoion.nucleation_sampling import (
     CRITERIA,
     METAL_SITES,
@@ -210,6 +211,7 @@ class Study(StudyModel):
     """The case that is set beside the measured values; the first one unless given."""
     map: MapInput = MapInput()
     profile: ProfileInput | None = None
+    growth: GrowthInput | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -345,6 +347,9 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     _tables(study, folder, results, sensitivity)
     _compare(study, folder, results, measured)
     nucleation_report.write(study, folder, results, sensitivity, measured)
+    if study.growth is not None:
+        cases = [(r.case.name, r.case.material) for r in results]
+        write_growth(folder, study.growth, cases, study.temperature)
 
 
 def constriction_of(study: Study) -> Constriction:
