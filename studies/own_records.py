@@ -24,7 +24,8 @@ from atomistic.analysis_results import AnalysisResults, load_results
 from atomistic.analysis_settings import open_sources, settings_from
 from atomistic.averages import block_average
 from atomistic.boundary_analysis import a_site_order
-from atomistic.errors import AtomisticError
+from atomistic.errors import AtomisticError, InputError
+from atomistic.labels import read_frames
 from atomistic.progress import track
 from atomistic.sampling import Campaign
 from mesoion.transport import dump_record
@@ -88,8 +89,16 @@ def settings_of(name: str, mobile: str = "Li") -> dict[str, Any]:
 
 
 def analyse_campaign(folder: Path, name: str) -> AnalysisResults:
-    """Everything its complete runs tell."""
-    sources = open_sources(folder, settings_from(settings_of(name), name))
+    """Everything its complete runs tell; sites of species that the cells do not hold are left out."""
+    settings = settings_of(name)
+    cell = next((folder / "cells").glob("*.extxyz"))
+    present = set(read_frames(cell)[-1].get_chemical_symbols())
+    settings["sites"] = {s: n for s, n in settings["sites"].items() if s in present}
+    boundary = Campaign.load(folder).settings.cell.boundary
+    if boundary is not None:
+        # Thin slabs by distance cost most of the time and enter no record.
+        settings["boundary"] = {"name": boundary, "slab_A": 30.0}
+    sources = open_sources(folder, settings_from(settings, name))
     return analyse(sources, show=False).results
 
 
@@ -155,7 +164,9 @@ def write_energies(runs: Path) -> None:
     rows = []
     for path in sorted(runs.glob("*/build/search.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        energies = [row["energies"] for row in found if row.get("energies")]
+        energies = [
+            row["energies"] for row in found if "boundary_energy_J_per_m2" in (row.get("energies") or {})
+        ]
         if energies:
             best = min(energies, key=lambda row: float(row["boundary_energy_J_per_m2"]))
             campaign = Campaign.load(path.parents[1])
@@ -185,13 +196,17 @@ def write_readers_table() -> None:
 
 
 def record_texts() -> dict[str, str]:
-    """File name and text of every record the tables give; campaigns of one temperature give none."""
+    """File name and text of every record the tables give; where diffusion was seen at one temperature only, none."""
     texts = {}
     for path in sorted(TABLES.glob("*.json")):
         results = load_results(path)
         if "migration" in path.stem:
             continue
-        record = record_of(results, record_settings(results, None, path.name))
+        try:
+            record = record_of(results, record_settings(results, None, path.name))
+        except InputError as error:
+            print(f"{path.stem}: no record: {error}", file=sys.stderr)
+            continue
         texts[f"{record.name}.json"] = dump_record(record)
     return texts
 

@@ -19,7 +19,7 @@ from mesoion.pellet_fit_study import PriorInput, cut_to
 from mesoion.runfolder import read_results
 from mesoion.study import run_study
 
-FREQUENCY = np.geomspace(1e7, 1.0, 40)
+FREQUENCY = np.geomspace(1e7, 1.0, 30)
 KELVINS = (290.0, 320.0)
 TRUTH = {
     "bulk_conductivity": 0.05,
@@ -76,12 +76,13 @@ def done(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[st
     study = folder / "fit.toml"
     study.write_text(
         'kind = "pellet_fit"\ntitle = "synthetic"\nthickness = "2 mm"\ndiameter = "10 mm"\ngrain_size = "2 um"\n'
-        f"files = {[str(f) for f in files]!r}\nsteps = 200\nmost_steps = 400\nstarts = 1\naccuracy = 0.005\n{held()}\n"
+        f"files = {[str(f) for f in files]!r}\nsteps = 100\nmost_steps = 200\nstarts = 1\naccuracy = 0.005\n{held()}\n"
     )
     run_study(study, folder / "out")
     return {"folder": folder / "out", **read_results(folder / "out")}
 
 
+@pytest.mark.slow
 def test_the_truth_lies_in_the_intervals(done: dict[str, Any]) -> None:
     assert done["failed"] == []
     inside = {row["name"]: row["low"] <= TRUTH[row["name"]] <= row["high"] for row in done["parameters"]}
@@ -102,6 +103,7 @@ def test_the_truth_lies_in_the_intervals(done: dict[str, Any]) -> None:
     assert done["coverage_of_points"] > 0.9
 
 
+@pytest.mark.slow
 def test_the_report_begins_with_the_pellet(done: dict[str, Any]) -> None:
     rows = {row["quantity"]: row for row in done["the_pellet"]}
     assert rows["E_a bulk"]["unit"] == "eV"
@@ -111,7 +113,7 @@ def test_the_report_begins_with_the_pellet(done: dict[str, Any]) -> None:
     assert {p.stem for p in (done["folder"] / "figures").glob("*.png")} == {
         "nyquist", "posterior_predictive", "arrhenius", "narrowing",
     }  # fmt: skip
-    assert done["sampling"]["steps"] >= 200
+    assert done["sampling"]["steps"] >= 60
     assert done["combinations"][0]["decided by"] == "data"
 
 
@@ -138,7 +140,7 @@ def test_priors_and_ranges_are_checked() -> None:
     with pytest.raises(InputError, match="give deviation alone"):
         PriorInput(value=0.3, factor=2.0).applied(known["bulk_activation_energy"], "p")
     geometry = Geometry.disc(2e-3, 1e-2)
-    spectrum = Measurement(FREQUENCY, np.full(40, 1e3 - 1e3j), "s", geometry, 300.0)
+    spectrum = Measurement(FREQUENCY, np.full(30, 1e3 - 1e3j), "s", geometry, 300.0)
     cut = cut_to(spectrum, 1e2, 1e6)
     assert cut.frequency.min() >= 1e2
     assert cut.frequency.max() <= 1e6

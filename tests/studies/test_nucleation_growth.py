@@ -49,6 +49,7 @@ def test_the_time_to_a_path_goes_with_the_room_and_nothing_is_lost() -> None:
     assert 1.6 < times[1] / times[0] < 2.05
 
 
+@pytest.mark.slow
 def test_a_study_shows_growth_for_each_case(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     small = given(free_volume=0.05)
