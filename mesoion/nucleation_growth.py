@@ -6,6 +6,7 @@ takes at a given current density, whether metal first appears at the cathode or 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -134,7 +135,7 @@ def write_growth(
         folder.result("growth", [g.row() for g in grown])
         for g in grown:
             folder.figure(
-                f"growth_{len(folder.captions)}",
+                "growth_" + re.sub(r"[^A-Za-z0-9]+", "_", g.case),
                 growth_sequence(g.growth),
                 f"{g.case}: metal along {g.boundary} at {given.current_density / 10:.3g} mA/cm², and voltage and "
                 "deposit over time.",

@@ -38,6 +38,14 @@ COARSE: dict[str, Any] = {
         "relative_permittivity": [12085],
         "segregation_energy": ["-0.05 eV"],
     },
+    "growth": {
+        "length": "12 nm",
+        "depth": "5 nm",
+        "cells": 3,
+        "free_volume": 0.05,
+        "current_density": "10 mA/cm^2",
+        "source": "coarse",
+    },
 }
 
 
@@ -137,7 +145,13 @@ def test_figures_and_tables_are_there(done: dict[str, Any]) -> None:
         "critical_current_and_its_causes",
         "sensitivity",
         "lithium_beside_a_boundary",
+        "growth_S_LLZO",
+        "growth_S_LLZO_Al",
+        "growth_SF_LLZO",
     }
+    growth = pd.read_csv(done["folder"] / "tables" / "growth.csv")
+    assert growth["connected after / s"].gt(0).all()
+    assert growth[["Li lost", "charge lost"]].to_numpy().max() < 1e-10
     profile = pd.read_csv(done["folder"] / "tables" / "lithium_beside_a_boundary.csv").iloc[0]
     # Li prefers the layer: enriched there, depleted beside it; current adds on the stripping side and takes beyond.
     assert profile["Li in the layer / Li in the grain"] > 1 > profile["Li beside it / Li in the grain"]

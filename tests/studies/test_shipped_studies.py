@@ -145,11 +145,17 @@ def test_a_killed_pellet_study_takes_up_its_drawn_conductivities(
 ) -> None:
     """The second pellet fails once; the first is not drawn again and both end as in an undisturbed run."""
     data = tomllib.loads((STUDIES / "perovskite_and_garnet_pellets.toml").read_text())
+    for pellet in data["pellets"]:
+        # From published records alone, so that every pellet is drawn once, whatever own ones are shipped.
+        pellet.pop("own_grain", None)
+        for boundary in pellet["boundaries"].values():
+            boundary.pop("own_record", None)
     changes = {
         "temperatures": ["25 C"],
         "samples": 20,
         "representative_volume": {"grains": 12, "realisations": 1},
         "picture_grains": 0,
+        "source": "literature",
         "pellets": data["pellets"][:3],
     }
     drawn: list[str] = []
