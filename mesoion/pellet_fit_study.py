@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from mesoion.config import Model, StudyModel
 from mesoion.errors import ConvergenceError, InputError
-from mesoion.fit import Parameter, PelletFit, default_parameters
+from mesoion.fit import MostProbable, Parameter, PelletFit, default_parameters
 from mesoion.impedance.fit_study import MeasuredPath
 from mesoion.impedance.measurement import Measurement
 from mesoion.impedance.readers import batch_files, read_batch
@@ -274,12 +274,27 @@ def draw(folder: RunFolder, posterior: Posterior, seed: int) -> None:
     folder.figure("narrowing", figure, "How far the data narrowed each parameter's prior.")
 
 
+def on_their_limits(best: MostProbable) -> list[str]:
+    """Parameters whose most probable value sits on a hard bound, within a thousandth of the prior's deviation."""
+    return [
+        p.name.replace("_", " ")
+        for p, u in zip(best.fit.free, best.coordinates.tolist(), strict=True)
+        if min(u - p.bounds[0], p.bounds[1] - u) < 1e-3 * p.deviation
+    ]
+
+
 def describe(study: Study, folder: RunFolder, posterior: Posterior, failed: list[dict[str, str]]) -> None:
     """Words: convergence, what only the prior decides, points outside, files left out."""
     prior = [e.name.replace("_", " ") for e in posterior.estimates() if e.decided_by == "prior"]
     said = [posterior.in_words()]
     if prior:
         said.append(f"Only the prior decides: {', '.join(prior)}.")
+    limits = on_their_limits(posterior.start)
+    if limits:
+        said.append(
+            f"On the limit of what the model covers: {', '.join(limits)}. The pellet may lie outside it; "
+            "take nothing of this fit without another model."
+        )
     noise = next((e for e in posterior.estimates() if e.name == "noise"), None)
     if noise is not None:
         said.append(

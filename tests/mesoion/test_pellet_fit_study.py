@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from mesoion.cli import app
 from mesoion.errors import InputError
-from mesoion.fit import PelletFit, default_parameters
+from mesoion.fit import MostProbable, PelletFit, default_parameters
 from mesoion.impedance.measurement import Geometry, Measurement
 from mesoion.mixed_boundaries import shipped
-from mesoion.pellet_fit_study import PriorInput, cut_to
+from mesoion.pellet_fit_study import PriorInput, cut_to, on_their_limits
 from mesoion.runfolder import read_results
 from mesoion.study import run_study
 
@@ -146,3 +146,14 @@ def test_priors_and_ranges_are_checked() -> None:
     assert cut.frequency.max() <= 1e6
     with pytest.raises(InputError, match="fewer than ten"):
         cut_to(spectrum, 1e6, None)
+
+
+def test_a_parameter_on_its_limit_is_named() -> None:
+    fit = model()
+    middle = np.array([p.mean for p in fit.free])
+    n = len(middle)
+    assert on_their_limits(MostProbable(fit, middle, 0.0, np.eye(n), np.eye(n))) == []
+    at = [p.name for p in fit.free].index("width_over_grain_size")
+    middle[at] = fit.free[at].bounds[1] - 1e-6
+    best = MostProbable(fit, middle, 0.0, np.eye(n), np.eye(n))
+    assert on_their_limits(best) == ["width over grain size"]
