@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mesoion.errors import ConvergenceError, InputError, MeshError
-from mesoion.material import Phase
+from mesoion.material import Phase, flat_band_energy
 from mesoion.mesh import CellMesh, tensor_mesh
 from mesoion.physics import VACUUM_PERMITTIVITY, CellFields, Electrode, debye_length
 from mesoion.smallsignal import impedance
 from mesoion.solve import PNPSystem, State
+from mesoion.units import BOLTZMANN
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -33,6 +34,8 @@ _FINE, _TOTAL = 12.0, 30.0
 # Potential left at the outer ends [kT/e] that counts as none, and what counts as space charge.
 _ENDS, _BENT = 1e-6, 1e-3
 _TRIALS = 10
+# A layer this near to flat bands [kT, and share of its carriers] is flat: what rounding leaves.
+_FLAT = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +214,33 @@ def solve_bicrystal(
     raise ConvergenceError(
         "the space charge does not die away into the grain; check the boundary's charge and energy",
         at=f"half length {beside:.3g} m",
+    )
+
+
+def excess(grain: Phase, boundary: Phase) -> tuple[float, float]:
+    """Excess resistance r [ohm m²] and excess sheet conductance s [S] of a boundary layer at equilibrium.
+
+    A neutral layer in equilibrium with the grain as it is makes no space charge: r = w(1/σ⊥ − 1/σ_grain) and
+    s = w(σ∥ − σ_grain), in closed form. Any other is resolved (`solve_bicrystal`, which says what is raised).
+    """
+    if boundary.width is None or boundary.temperature != grain.temperature or not _is_flat(grain, boundary):
+        resolved = solve_bicrystal(grain, boundary)
+        return resolved.excess_resistance, resolved.excess_sheet_conductance
+    bulk = grain.conductivity_across
+    return (
+        boundary.width * (1.0 / boundary.conductivity_across - 1.0 / bulk),
+        boundary.width * (boundary.conductivity_along - bulk),
+    )
+
+
+def _is_flat(grain: Phase, boundary: Phase) -> bool:
+    """Whether the layer is neutral and in equilibrium at its reference occupancy without any potential."""
+    energy = flat_band_energy(grain.temperature, grain.reference_occupancy, boundary.reference_occupancy)
+    charge = boundary.fixed_charge + boundary.carrier_density
+    return (
+        abs(boundary.standard_energy - grain.standard_energy - energy)
+        <= _FLAT * BOLTZMANN * grain.temperature
+        and abs(charge) <= _FLAT * boundary.carrier_density
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-from mesoion.bicrystal import Bicrystal, solve_bicrystal
+from mesoion.bicrystal import Bicrystal, excess, solve_bicrystal
 from mesoion.collapsed import CollapsedPolycrystal
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.material import Material, Phase
@@ -28,6 +28,7 @@ from mesoion.units import VACUUM_PERMITTIVITY
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
+Ints = NDArray[np.int64]
 
 LARGEST_CORE_CHARGE = 1.5e19
 """Elementary charges per area [1/m²] tried for a boundary; about two a unit cell of a perovskite."""
@@ -144,13 +145,13 @@ class RepresentativeVolume:
         grain: ArrayLike,
         resistance: Mapping[str, ArrayLike],
         sheet: Mapping[str, ArrayLike],
-        grain_size: float,
+        grain_size: ArrayLike,
         realisation: int | None = None,
     ) -> Complexes:
         """Mean of the two principal effective admittivities [S/m] for m values of the arguments (m,).
 
         grain: admittivity of the grains [S/m]; resistance [ohm m²] and sheet [S]: signed excess of each boundary type;
-        grain_size [m]: mean of the volume. realisation: one of them, or None for the mean over all.
+        grain_size [m]: mean of the volume, one or (m,). realisation: one of them, or None for the mean over all.
         """
         chosen = range(len(self.collapsed)) if realisation is None else (realisation,)
         return np.asarray(
@@ -163,9 +164,9 @@ class RepresentativeVolume:
         grain: ArrayLike,
         resistance: Mapping[str, ArrayLike],
         sheet: Mapping[str, ArrayLike],
-        grain_size: float,
+        grain_size: ArrayLike,
     ) -> Complexes:
-        size = grain_size / self.collapsed[k].grain_size
+        size = np.asarray(grain_size, dtype=float) / self.collapsed[k].grain_size
         names = tuple(self.boundary_fractions)
         across = {t: np.atleast_1d(resistance[t]) / size for t in names}
         along = {t: np.atleast_1d(sheet[t]) / size for t in names}
@@ -223,6 +224,24 @@ def electrode_impedance(electrode: Electrode, grain: Phase, frequency: Floats) -
     return np.asarray(resistance / (1 + 1j * omega * resistance * (electrode.compact_capacitance or 0.0)))
 
 
+@dataclass(frozen=True)
+class Draw:
+    """A material and a mean grain size [m] within their uncertainties."""
+
+    material: Material
+    grain_size: float
+
+
+@dataclass(frozen=True, eq=False)
+class _DirectCurrent:
+    """Conductivities [S/m] of m draws: bulk, total, brick_layer (m,), specific of every boundary type (m,)."""
+
+    bulk: Floats
+    total: Floats
+    brick_layer: Floats
+    specific: dict[str, Floats]
+
+
 @dataclass(frozen=True, eq=False)
 class Pellet:
     """A pellet: material, representative volume, mean grain size [m], thickness [m], area [m²], electrodes, leads.
@@ -273,12 +292,11 @@ class Pellet:
         """Names of the boundary types of this pellet."""
         return tuple(self.volume.boundary_fractions)
 
-    def boundaries(self, temperature: float, material: Material | None = None) -> dict[str, Bicrystal]:
+    def boundaries(self, temperature: float) -> dict[str, Bicrystal]:
         """The resolved boundary of each type at a temperature [K]."""
-        material = material or self.material
-        grain = material.grain(temperature)
+        grain = self.material.grain(temperature)
         return {
-            name: solve_bicrystal(grain, self.layer(temperature, name, material))
+            name: solve_bicrystal(grain, self.layer(temperature, name))
             for name in self.boundary_types
         }
 
@@ -317,25 +335,35 @@ class Pellet:
         return None
 
     def _direct_current(
-        self, temperature: float, material: Material, realisation: int | None, size: float
-    ) -> tuple[float, float, float, dict[str, float]]:
-        grain = material.grain(temperature)
-        resolved = self.boundaries(temperature, material)
-        bulk = grain.conductivity_across
-        total = self.volume.effective(
-            bulk,
-            {t: b.excess_resistance for t, b in resolved.items()},
-            {t: b.excess_sheet_conductance for t, b in resolved.items()},
-            size,
-            realisation,
-        )[0].real
-        specific = {t: material.boundary(temperature, t).conductivity_across for t in resolved}
-        shares = self.volume.boundary_fractions
-        mean_resistance = sum(shares[t] * b.excess_resistance for t, b in resolved.items()) / sum(
-            shares.values()
-        )
-        brick = 1 / (1 / bulk + mean_resistance / size)
-        return bulk, total, brick, specific
+        self, temperature: float, drawn: Sequence[Draw], realisations: Ints | None
+    ) -> _DirectCurrent:
+        """Bulk, total and brick-layer conductivity (m,) and each layer's own, of m draws in their realisations."""
+        types, shares = self.boundary_types, self.volume.boundary_fractions
+        size = np.array([d.grain_size for d in drawn])
+        bulk = np.empty(len(drawn))
+        resistance, sheet, specific = ({t: np.empty(len(drawn)) for t in types} for _ in range(3))
+        for j, draw in enumerate(drawn):
+            grain = draw.material.grain(temperature)
+            bulk[j] = grain.conductivity_across
+            for t in types:
+                layer = self.layer(temperature, t, draw.material)
+                resistance[t][j], sheet[t][j] = excess(grain, layer)
+                specific[t][j] = layer.conductivity_across
+        if realisations is None:
+            total = self.volume.effective(bulk, resistance, sheet, size).real
+        else:
+            total = np.empty(len(drawn))
+            for k in np.unique(realisations):
+                here = realisations == k
+                total[here] = self.volume.effective(
+                    bulk[here],
+                    {t: r[here] for t, r in resistance.items()},
+                    {t: s[here] for t, s in sheet.items()},
+                    size[here],
+                    int(k),
+                ).real
+        mean_resistance = sum(shares[t] * resistance[t] for t in types) / sum(shares.values())
+        return _DirectCurrent(bulk, total, 1 / (1 / bulk + mean_resistance / size), specific)
 
     def conductivities(
         self,
@@ -352,37 +380,26 @@ class Pellet:
         """
         rng = np.random.default_rng(seed)
         n_real, spread = len(self.volume.reduced), np.log(self.grain_size_factor)
-        drawn: Any = [
-            (
-                self.material.sample(rng),
-                int(rng.integers(n_real)),
-                self.mean_grain_size * float(np.exp(spread * rng.standard_normal())),
-            )
-            for _ in range(samples)
-        ]
-        if progress is not None:
-            drawn = progress(drawn, "drawing materials")
-        samples_at: list[list[tuple[float, float, float, dict[str, float]]]] = [[] for _ in temperatures]
-        for material, realisation, size in drawn:
-            for row, temperature in zip(samples_at, temperatures, strict=True):
-                row.append(self._direct_current(temperature, material, realisation, size))
+        drawn, realisations = [], np.empty(samples, dtype=np.int64)
+        for j in range(samples):
+            material, realisations[j] = self.material.sample(rng), rng.integers(n_real)
+            drawn.append(Draw(material, self.mean_grain_size * float(np.exp(spread * rng.standard_normal()))))
+        central = [Draw(self.material, self.mean_grain_size)]
         results = []
-        for row, temperature in zip(samples_at, temperatures, strict=True):
-            bulk, total, brick, specific = self._direct_current(
-                temperature, self.material, None, self.mean_grain_size
-            )
-            bulks, totals, bricks = (np.array([s[j] for s in row]) for j in range(3))
-            excess = 1 / totals - 1 / bulks
+        for temperature in temperatures if progress is None else progress(temperatures, "temperatures"):
+            cloud = self._direct_current(temperature, drawn, realisations)
+            middle = self._direct_current(temperature, central, None)
+            bulk, total = float(middle.bulk[0]), float(middle.total[0])
             results.append(
                 Conductivities(
                     temperature=temperature,
-                    bulk=_interval(bulk, bulks),
-                    total=_interval(total, totals),
-                    apparent_gb=_inverse_interval(1 / total - 1 / bulk, excess),
+                    bulk=_interval(bulk, cloud.bulk),
+                    total=_interval(total, cloud.total),
+                    apparent_gb=_inverse_interval(1 / total - 1 / bulk, 1 / cloud.total - 1 / cloud.bulk),
                     specific_gb={
-                        t: _interval(v, np.array([s[3][t] for s in row])) for t, v in specific.items()
+                        t: _interval(float(v[0]), cloud.specific[t]) for t, v in middle.specific.items()
                     },
-                    brick_layer_total=_interval(brick, bricks),
+                    brick_layer_total=_interval(float(middle.brick_layer[0]), cloud.brick_layer),
                     assumptions=self.material.assumptions(temperature),
                 )
             )
@@ -410,10 +427,12 @@ class Pellet:
         drawn = [self.material, *(self.material.sample(rng) for _ in range(samples))]
         for material in drawn:
             for temperature in (min(temperatures), max(temperatures)):
-                bulk = material.grain(temperature).conductivity_across
-                for name, resolved in self.boundaries(temperature, material).items():
-                    width = float(self.layer(temperature, name, material).width or 0.0)
-                    ratios.append(1 / max(1 + resolved.excess_resistance * bulk / width, 1e-3))
+                grain = material.grain(temperature)
+                for name in self.boundary_types:
+                    layer = self.layer(temperature, name, material)
+                    width = float(layer.width or 0.0)
+                    resistance, _ = excess(grain, layer)
+                    ratios.append(1 / max(1 + resistance * grain.conductivity_across / width, 1e-3))
                     widths.append(width / self.mean_grain_size)
         spread = self.grain_size_factor**3
         return min(ratios), max(ratios), min(widths) / spread, max(widths) * spread

@@ -9,9 +9,9 @@ import pytest
 from scipy.integrate import solve_bvp
 from scipy.special import expit
 
-from mesoion.bicrystal import Bicrystal, solve_bicrystal
+from mesoion.bicrystal import Bicrystal, excess, solve_bicrystal
 from mesoion.errors import InputError, MeshError
-from mesoion.material import Phase
+from mesoion.material import Phase, flat_band_energy
 from mesoion.physics import BOLTZMANN, ELEMENTARY_CHARGE, VACUUM_PERMITTIVITY
 
 TEMPERATURE = 298.15
@@ -165,3 +165,24 @@ def test_bad_input_is_refused():
         solve_bicrystal(grain, layer, core_charge=np.nan)
     with pytest.raises(MeshError, match="cuts the space charge"):
         solve_bicrystal(grain, layer, core_charge=1e18, half_length=1e-9)
+
+
+@pytest.mark.parametrize(("shift", "charge"), [(0.0, 0.0), (1e-6, 0.0), (0.0, 1e-6), (-0.5, 0.0), (0.0, 0.01)])
+def test_excess_is_the_resolved_one_with_and_without_space_charge(shift: float, charge: float) -> None:
+    """Flat bands in closed form, everything else resolved: no jump between the two."""
+    grain, layer = phases(60.0)
+    sites, theta = 3.1e28, 0.35
+    layer = replace(
+        layer,
+        site_density=sites,
+        reference_occupancy=theta,
+        fixed_charge=-sites * theta * (1.0 - charge),
+        standard_energy=flat_band_energy(TEMPERATURE, grain.reference_occupancy, theta) + shift * KT,
+    )
+    resolved = solve_bicrystal(grain, layer)
+    np.testing.assert_allclose(
+        excess(grain, layer),
+        (resolved.excess_resistance, resolved.excess_sheet_conductance),
+        rtol=1e-10,
+        atol=0,
+    )
