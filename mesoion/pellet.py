@@ -295,10 +295,7 @@ class Pellet:
     def boundaries(self, temperature: float) -> dict[str, Bicrystal]:
         """The resolved boundary of each type at a temperature [K]."""
         grain = self.material.grain(temperature)
-        return {
-            name: solve_bicrystal(grain, self.layer(temperature, name))
-            for name in self.boundary_types
-        }
+        return {name: solve_bicrystal(grain, self.layer(temperature, name)) for name in self.boundary_types}
 
     def layer(self, temperature: float, name: str, material: Material | None = None) -> Phase:
         """The boundary layer `name` at a temperature [K] with this pellet's extra core charge."""

@@ -167,7 +167,9 @@ def test_bad_input_is_refused():
         solve_bicrystal(grain, layer, core_charge=1e18, half_length=1e-9)
 
 
-@pytest.mark.parametrize(("shift", "charge"), [(0.0, 0.0), (1e-6, 0.0), (0.0, 1e-6), (-0.5, 0.0), (0.0, 0.01)])
+@pytest.mark.parametrize(
+    ("shift", "charge"), [(0.0, 0.0), (1e-6, 0.0), (0.0, 1e-6), (-0.5, 0.0), (0.0, 0.01)]
+)
 def test_excess_is_the_resolved_one_with_and_without_space_charge(shift: float, charge: float) -> None:
     """Flat bands in closed form, everything else resolved: no jump between the two."""
     grain, layer = phases(60.0)
