@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from importlib import metadata
 from typing import Any
@@ -39,6 +39,7 @@ from atomistic.defect_energies import SiteEnergies
 from atomistic.diffusivity import Diffusivity, TransportResult, combine, diffusivity
 from atomistic.displacements import MeanSquareDisplacement
 from atomistic.errors import AtomisticError, InputError, TrajectoryError
+from atomistic.framework import framework_displacement, framework_species
 from atomistic.local_structure import DensityGrid, RadialDistribution
 from atomistic.progress import track
 from atomistic.record import arrhenius_of_runs, file_sha256, haven_ratio, settings_sha256
@@ -163,6 +164,7 @@ def analyse(sources: Sources, *, show: bool | None = None) -> Analysis:
     where no run gives a diffusivity or a region is without ions, InputError where an activation energy is asked for
     (`extrapolate_K` given) and there is one temperature.
     """
+    sources = _with_whole_framework(sources)
     settings = sources.settings
     temperatures = sorted({run.temperature for run in sources.runs})
     if settings.extrapolate_K and len(temperatures) < 2:
@@ -191,6 +193,38 @@ def analyse(sources: Sources, *, show: bool | None = None) -> Analysis:
     found.demand("diffusivity", len(sources.runs))
     found.demand("diffusivity by region", len(sources.runs))
     return _assembled(sources, found, structure, msd)
+
+
+def _with_whole_framework(sources: Sources) -> Sources:
+    """Without the runs whose framework melted or came apart. Raises TrajectoryError where none is left."""
+    settings = sources.settings
+    limit = settings.framework_limit_A2
+    kept, lost = [], []
+    for run in sources.runs if limit > 0 else ():
+        species = settings.framework or framework_species(run.source.species, settings.mobile)
+        if not species or settings.mobile not in run.source.species:
+            kept.append(run)
+            continue
+        try:
+            moved = framework_displacement(run.source, species, settings.discard_ps)
+        except TrajectoryError as error:
+            if run.file in str(error):
+                raise
+            raise TrajectoryError(f"{run.file} ({run.name}): {error}") from None
+        if moved <= limit:
+            kept.append(run)
+        else:
+            lost.append(
+                f"{run.name}: its framework ({', '.join(species)}) moved by a mean square of {moved:.3g} Å², beyond "
+                f"{limit:g} Å²: it melted or came apart"
+            )
+    if limit <= 0:
+        return sources
+    if not kept:
+        raise TrajectoryError(
+            f"no run is left: {'; '.join(lost)}. Run at lower temperatures, or raise framework_limit_A2"
+        )
+    return replace(sources, runs=tuple(kept), left_out=(*sources.left_out, *lost))
 
 
 def _paths(run: SourceRun, settings: AnalysisSettings) -> IonPaths:

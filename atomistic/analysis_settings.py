@@ -118,7 +118,9 @@ class OrderSettings(_Settings):
 class AnalysisSettings(_Settings):
     """Everything an analysis depends on but the trajectories.
 
-    mobile: the diffusing species. site_distance_A: ions that move less do not diffuse. discard_ps: left out at each
+    mobile: the diffusing species. framework: those that must stay (default: the other cations); a run whose framework
+    moved by a mean square of more than framework_limit_A2 is left out (2 Å²: one cation in seven on another's place; 0:
+    none is). site_distance_A: ions that move less do not diffuse. discard_ps: left out at each
     run's start. start_time_ps: where the linear part of the MSD begins (default: found). extrapolate_K: temperatures at
     which D is wanted, 300 K unless given; giving them asks for an activation energy, hence for two temperatures.
     structure_frames: at most so many frames per run for profiles, g(r) and density. structure_temperature_K: of those
@@ -129,6 +131,8 @@ class AnalysisSettings(_Settings):
 
     title: str = ""
     mobile: Symbol = "Li"
+    framework: tuple[Symbol, ...] = ()
+    framework_limit_A2: Annotated[float, Field(ge=0.0)] = 2.0
     site_distance_A: Annotated[float, Field(gt=0.0, lt=100.0)] = 2.0
     discard_ps: Annotated[float, Field(ge=0.0)] = 0.0
     start_time_ps: Annotated[float, Field(gt=0.0)] | None = None
