@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from importlib import metadata
@@ -200,7 +201,14 @@ def _with_whole_framework(sources: Sources) -> Sources:
     settings = sources.settings
     limit = settings.framework_limit_A2
     kept, lost = [], []
+    swapped = _moved_in_swaps(sources) if limit > 0 else {}
     for run in sources.runs if limit > 0 else ():
+        if swapped.get(run.seed, 0.0) > limit:
+            lost.append(
+                f"{run.name}: the framework of its cell moved by a mean square of {swapped[run.seed]:.3g} Å² "
+                f"during the Monte Carlo swaps, beyond {limit:g} Å²: swap at a lower temperature"
+            )
+            continue
         species = settings.framework or framework_species(run.source.species, settings.mobile)
         if not species or settings.mobile not in run.source.species:
             kept.append(run)
@@ -225,6 +233,26 @@ def _with_whole_framework(sources: Sources) -> Sources:
             f"no run is left: {'; '.join(lost)}. Run at lower temperatures, or raise framework_limit_A2"
         )
     return replace(sources, runs=tuple(kept), left_out=(*sources.left_out, *lost))
+
+
+def _moved_in_swaps(sources: Sources) -> dict[int, float]:
+    """Mean-square displacement [Å²] of the framework in the Monte Carlo stage of each seed that has one."""
+    campaign = sources.campaign
+    if campaign is None or campaign.settings.mcmd is None:
+        return {}
+    mobile = sources.settings.mobile
+    # Species that trade places with ions or vacancies wander; those that trade labels on their sites do not.
+    wander = {s for pair in campaign.settings.mcmd.pairs if {mobile, "vacancy"} & set(pair) for s in pair}
+    found = {}
+    for seed in sorted({run.seed for run in sources.runs}):
+        source = campaign.mcmd_trajectory(seed)
+        if source is None:
+            continue
+        species = tuple(s for s in framework_species(source.species, mobile) if s not in wander)
+        if species:
+            with suppress(TrajectoryError):
+                found[seed] = framework_displacement(source, species)
+    return found
 
 
 def _paths(run: SourceRun, settings: AnalysisSettings) -> IonPaths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from atomistic.analysis import analyse
-from atomistic.analysis_settings import open_sources
+from atomistic.analysis_settings import AnalysisSettings, open_sources
 from atomistic.errors import TrajectoryError
 from atomistic.framework import framework_displacement, framework_species
+from atomistic.sampling import CampaignSettings, temperature_name
 from atomistic.trajectory import Trajectory, save_trajectory
 
 EDGE = 12.0
@@ -80,3 +82,34 @@ def test_the_limit_may_be_raised_or_lifted(tmp_path: Path) -> None:
 def test_no_run_left_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TrajectoryError, match=r"no run is left: 700 K.*lower temperatures, or raise"):
         analyse(open_sources(settings_file(tmp_path, "framework_limit_A2 = 1e-6\n")))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "left"), [([["Zr", "Ta"]], False), ([["Zr", "Li"]], True), ([["Zr", "vacancy"]], True)]
+)
+def test_swaps_that_melt_the_cell_leave_no_run(tmp_path: Path, pairs: list[list[str]], left: bool) -> None:
+    """A swap stage tears the Zr apart: refused, unless Zr itself trades places with Li or vacancies."""
+    values = {
+        "potential": "x.mtp",
+        "seeds": [1],
+        "cell": {"kind": "llzo"},
+        "mcmd": {"temperature": 1500.0, "pairs": pairs, "cycles": 10, "attempts": 10, "burst_ps": 0.1},
+        "production": {"temperatures": [700.0, 900.0], "time_ps": 200.0, "frame_interval_ps": 1.0},
+    }
+    made = CampaignSettings(**values)  # type: ignore[arg-type]
+    (tmp_path / "settings.json").write_text(json.dumps(made.model_dump(mode="json")), encoding="utf-8")
+    (tmp_path / "potential.mtp").write_bytes(b"MTP\n")
+    for kelvin, d in ((700.0, 0.01), (900.0, 0.02)):
+        place = tmp_path / "production" / temperature_name(kelvin) / "seed1"
+        place.mkdir(parents=True)
+        save_trajectory(run(round(kelvin), diffusion=d), place / "trajectory.bin")
+        record = {"temperature_K": kelvin, "seed": 1, "stopped": None}
+        (place / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    (tmp_path / "mcmd" / "seed1").mkdir(parents=True)
+    save_trajectory(run(5, apart=2.0, frames=80), tmp_path / "mcmd" / "seed1" / "trajectory.bin")
+    sources = open_sources(tmp_path, AnalysisSettings(structure_frames=20, rdf_range_A=4.0))
+    if left:
+        assert len(analyse(sources).results.runs) == 2
+    else:
+        with pytest.raises(TrajectoryError, match=r"700 K.*moved by a mean square of 3.98.*swap at a lower"):
+            analyse(sources)
