@@ -112,6 +112,7 @@ class Growth:
     overpotential: Floats
     connected_at: float | None
     first_metal: NDArray[np.int64]
+    full_at: Floats
     lithium_error: float
     charge_error: float
     steps: int
@@ -142,7 +143,8 @@ def grow(
     above the percolation threshold join both electrodes: what follows is a short circuit, not growth.
     largest_filling: of a cell in one step.
     pictures: how many states are kept, evenly over what was deposited. The start is the steady state at that current.
-    Raises NoElectronsError, LimitingCurrentError, InputError and ConvergenceError with the last good State.
+    Raises NoElectronsError, LimitingCurrentError, InputError, MeshError where cells are too large for the space charge,
+    and ConvergenceError with the last good State.
     """
     for name, value in (("t_end", t_end), ("first_step", first_step), ("largest_filling", largest_filling)):
         if not 0.0 < value < np.inf:
@@ -151,11 +153,14 @@ def grow(
     if unknown:
         raise InputError("free_volume", unknown[0], f"the regions are {', '.join(mesh.region_names)}")
     contact = lithium_electrode(electrode_resistance)
-    system = mixed_conductor(mesh, phases, {anode: contact, cathode: contact})
+    # The mesh is held against the space charge at rest and at this current, not at those tried on the way to it.
+    system = mixed_conductor(mesh, phases, {anode: contact, cathode: contact}, resolution="ignore")
     run = _Run(system, phases, deposit, anode, cathode)
-    state = galvanostatic(system, anode, current)
+    rest = system.checked(system.equilibrium(), refuse=True)
+    state = system.checked(galvanostatic(system, anode, current, rest), refuse=True)
     run.start(state)
     kept: list[tuple[float, Floats, float, float, float]] = [run.snapshot(0.0)]
+    full_at = np.full(mesh.n_cells, np.nan)
     t, h, steps, rejected = 0.0, first_step, 0, 0
     note, connected = "the time asked for is over", None
     for _ in track(range(max_steps), "growth"):
@@ -177,6 +182,7 @@ def grow(
             continue
         t, steps = t + h, steps + 1
         kept.append(run.snapshot(t))
+        full_at[np.isnan(full_at) & run.full] = t
         if run.connected():
             connected, note = t, "metal joins both electrodes"
             break
@@ -196,6 +202,7 @@ def grow(
         overpotential=np.array([k[4] for k in chosen]),
         connected_at=connected,
         first_metal=run.first_metal,
+        full_at=full_at,
         lithium_error=run.lithium_error,
         charge_error=run.charge_error,
         steps=steps,
@@ -276,6 +283,11 @@ class _Run:
         self.on_metal = d.electrode_flows(self.u, self.v)[1]
         self._activate()
 
+    @property
+    def full(self) -> Bools:
+        """Cells (n,) filled above the percolation threshold."""
+        return np.asarray(self.s > self.deposit.percolation_threshold)
+
     def state(self) -> State:
         """The present state of ions and electrons."""
         return State(self.system, self.u, self.system.named(self.v))
@@ -297,7 +309,7 @@ class _Run:
         eta = overpotential(self.state())
         mesh, room = self.mesh, self.free > 0.0
         k, m = mesh.face_cells.T
-        full = self.s > self.deposit.percolation_threshold
+        full = self.full
         tip = self.at_cathode + np.bincount(m, mesh.face_areas * full[k], mesh.n_cells)
         tip += np.bincount(k, mesh.face_areas * full[m], mesh.n_cells)
         self.nuclei |= eta > self.barrier
@@ -436,7 +448,7 @@ class _Run:
 
     def connected(self) -> bool:
         """Whether filled cells join the two electrodes."""
-        full = self.s > self.deposit.percolation_threshold
+        full = self.full
         starts, ends = (cells[full[cells]] for cells in self.ends)
         if not (len(starts) and len(ends)):
             return False

@@ -78,6 +78,28 @@ def segregation_overpotential(ax: Axes, rows: Sequence[BoundaryLithium], *, labe
     return ax
 
 
+def _between_electrodes(ax: Axes) -> None:
+    """Grey grains, and both electrodes at the sides; metal grows from the cathode."""
+    low, high = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    bar = 0.08 * (high - low)
+    ax.set_facecolor("#e8e8e8")
+    for x, text in ((low - bar, "Li dissolves"), (high, "Li plates")):
+        ax.axvspan(x, x + bar, color="#8a8a8a", lw=0, zorder=3)
+        ax.text(
+            x + bar / 2,
+            (bottom + top) / 2,
+            text,
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white",
+            zorder=4,
+        )
+    ax.set_xlim(low - bar, high + bar)
+
+
 def growth_sequence(growth: Growth, pictures: int = 4) -> Figure:
     """Filling of the free volume at `pictures` times, and voltage and deposit over time below.
 
@@ -99,9 +121,12 @@ def growth_sequence(growth: Growth, pictures: int = 4) -> Figure:
             np.where(mesh.region > 0, growth.filling[index], np.nan),
             limits=(0.0, 1.0),
             colour_map=_METAL,
-            label="filled share of the free volume" if index == last else "",
+            bar=False,
         )
+        _between_electrodes(ax)
         ax.set_title(f"t = {growth.time[index]:.3g} s")
+    shown = axes[0, -1].collections[0]
+    figure.colorbar(shown, ax=list(axes[0]), shrink=0.85).set_label("filled share of the free volume")
     spec = axes[1, 0].get_gridspec()
     for ax in axes[1]:
         ax.remove()

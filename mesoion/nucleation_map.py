@@ -93,6 +93,7 @@ def hazard_map(
     structure = polycrystal(
         grains, grain_size, size_spread, seed, boundary_types=dict(fractions), periodic=(False, True)
     )
+    _drivable(_first_voltage(structure, grain, interfacial_resistance, current_density), current_density)
     widths = {name: float(phase.width or 0.0) for name, phase in layers.items()}
     structure = merged_for_widths(structure, widths)
     mesh = layered_mesh(structure, widths, first_cell=min(*widths.values(), grain.debye_length) / 4)
@@ -122,17 +123,28 @@ def hazard_map(
     )
 
 
+def _first_voltage(
+    structure: Microstructure, grain: Phase, resistance: float, current_density: float
+) -> float:
+    """Without boundaries: what grains and both interfaces take [V]."""
+    return current_density * (float(structure.box[0]) / grain.conductivity_across + 2.0 * resistance)
+
+
+def _drivable(voltage: float, current_density: float) -> None:
+    if voltage > LARGEST_VOLTAGE:
+        limit = current_density * LARGEST_VOLTAGE / voltage
+        raise LimitingCurrentError(current_density, limit, "A/m^2", f"{LARGEST_VOLTAGE:g} V on left")
+
+
 def _carrying(
     system: PNPSystem, structure: Microstructure, grain: Phase, resistance: float, current_density: float
 ) -> State:
     """Steady state in which ions carry `current_density` [A/m²] to within a per cent, by corrected voltages."""
-    length, height = structure.box
-    voltage = current_density * (float(length) / grain.conductivity_across + 2.0 * resistance)
+    height = structure.box[1]
+    voltage = _first_voltage(structure, grain, resistance, current_density)
     state = system.equilibrium()
     for _ in range(_CORRECTIONS):
-        if voltage > LARGEST_VOLTAGE:
-            limit = current_density * LARGEST_VOLTAGE / voltage
-            raise LimitingCurrentError(current_density, limit, "A/m^2", f"{LARGEST_VOLTAGE:g} V on left")
+        _drivable(voltage, current_density)
         state = system.steady_state({"left": voltage}, state)
         found = partial_currents(state, "left")["Li"] / float(height)
         if abs(found - current_density) <= _CLOSE * current_density:

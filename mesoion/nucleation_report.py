@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mesoion import plots
-from mesoion.errors import NoElectronsError
 from mesoion.material import Material
 from mesoion.nucleation import Site, elastic_overpotential, nucleation_barrier, shape_factor
 from mesoion.nucleation_map import HazardMap, LithiumProfile, hazard_map, lithium_profile
@@ -49,13 +48,14 @@ def write(
     results: Sequence[CaseResult],
     sensitivity: Mapping[Criterion, Sensitivity],
     measured: Sequence[MeasuredCriticalCurrent],
+    profiles: Sequence[LithiumProfile],
 ) -> None:
     """Every figure, then the words, most important first."""
     maps = _maps(study, folder, results)
     _grain_size_figure(study, folder, results, measured)
     _panels(study, folder, results)
     _sensitivity_figure(folder, results[0].case.name, sensitivity)
-    _profiles(study, folder)
+    _profile_figure(study, folder, profiles)
     room = [m for m in measured if ROOM[0] <= m.temperature_K <= ROOM[1]]
     if room:
         words = _measured_words(study, results, room) + _warm_words(folder)
@@ -506,11 +506,10 @@ def _map_rows(r: CaseResult, made: HazardMap, threshold: Floats, junction: float
 # Lithium beside a boundary -----------------------------------------------------------------------------------------
 
 
-def _profiles(study: Study, folder: RunFolder) -> None:
+def lithium_profiles(study: Study) -> list[LithiumProfile]:
+    """Lithium across the study's profile boundary; empty without [profile]. Raises what `lithium_profile` raises."""
     if study.profile is None:
-        return
-    import pandas as pd
-
+        return []
     given = study.profile
     record = load_record(given.record)
     made: list[LithiumProfile] = []
@@ -519,10 +518,17 @@ def _profiles(study: Study, folder: RunFolder) -> None:
             study.cases[0].grain, {"layer": record}, relative_permittivity=permittivity
         )
         grain, layer = material.grain(study.temperature), material.boundary(study.temperature, "layer")
-        if not grain.electronic_conductivity > 0:
-            raise NoElectronsError(f"record {study.cases[0].grain!r}")
         for energy in given.segregation_energy:
             made.append(lithium_profile(grain, layer, energy * ELEMENTARY_CHARGE, given.current_density))
+    return made
+
+
+def _profile_figure(study: Study, folder: RunFolder, made: Sequence[LithiumProfile]) -> None:
+    if study.profile is None:
+        return
+    import pandas as pd
+
+    given = study.profile
     figure, axes = plots.new_figure(1, 2, width=4.6, height=3.4)
     with plots.style():
         for j, p in enumerate(made):

@@ -18,10 +18,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mesoion.config import Model, StudyModel
 from mesoion.critical_current import Constriction
-from mesoion.errors import InputError
+from mesoion.errors import InputError, NoElectronsError
 from mesoion.material import Material
 from mesoion.microstructure import polycrystal
-from mesoion.nucleation_growth import GrowthInput, write_growth
+from mesoion.nucleation_growth import GrowthInput, grow_cases, write_growth
 from mesoion.nucleation_sampling import (
     CRITERIA,
     METAL_SITES,
@@ -37,7 +37,7 @@ from mesoion.nucleation_sampling import (
     sobol_indices,
 )
 from mesoion.runfolder import Comparison, RunFolder
-from mesoion.transport import MeasuredCriticalCurrent, load_record, measured_critical_currents
+from mesoion.transport import MeasuredCriticalCurrent, measured_critical_currents
 from mesoion.units import (
     ELEMENTARY_CHARGE,
     AreaResistance,
@@ -257,6 +257,16 @@ def material_of(given: CaseInput) -> Material:
         raise InputError(f"cases.{given.name}: {error.where}", error.value, error.remedy) from None
 
 
+def require_electrons(given: CaseInput, temperature: float) -> None:
+    """Raises NoElectronsError, which names the case and its record, where grain or boundaries have no electrons."""
+    material = material_of(given)
+    phases = {given.grain: material.grain(temperature)}
+    phases |= {b.record: material.boundary(temperature, name) for name, b in given.boundaries.items()}
+    for record, phase in phases.items():
+        if not phase.electronic_conductivity > 0:
+            raise NoElectronsError(f"cases.{given.name}: record {record!r}")
+
+
 def shared_parameters(study: Study, material: Material) -> list[Parameter]:
     """The assumptions, and the grain's own conductivities: the same draw in every case."""
     record = material.bulk
@@ -327,10 +337,17 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     from mesoion import nucleation_report
 
     for given in study.cases:
-        material_of(given)
-    if study.profile is not None:
-        load_record(study.profile.record)
+        require_electrons(given, study.temperature)
     measured = _measured(study)
+    # First what a current may be too large for: the sampling takes longer.
+    profiles = nucleation_report.lithium_profiles(study)
+    grown = None
+    if study.growth is not None:
+        cases = {
+            given.name: (material_of(given), {name: b.fraction for name, b in given.boundaries.items()})
+            for given in study.cases
+        }
+        grown = grow_cases(folder, study.growth, cases, study.temperature)
     constriction = constriction_of(study)
     results = build_cases(study, constriction)
     sensitivity = {
@@ -346,10 +363,9 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     }
     _tables(study, folder, results, sensitivity)
     _compare(study, folder, results, measured)
-    nucleation_report.write(study, folder, results, sensitivity, measured)
-    if study.growth is not None:
-        cases = [(r.case.name, r.case.material) for r in results]
-        write_growth(folder, study.growth, cases, study.temperature)
+    nucleation_report.write(study, folder, results, sensitivity, measured, profiles)
+    if study.growth is not None and grown is not None:
+        write_growth(folder, study.growth, grown)
 
 
 def constriction_of(study: Study) -> Constriction:

@@ -407,11 +407,13 @@ def field_map(
     limits: tuple[float, float] | None = None,
     zoom: tuple[float, float, float] | None = None,
     outlines: bool = False,
+    bar: bool = True,
 ) -> Axes:
     """Cells of a 2D mesh coloured by `values` (n,), with a colour bar; axes in µm or nm.
 
-    label: of the colour bar. log: logarithmic colours. limits: of the colours. zoom: (x, y, width) [m] of an inset
-    that shows a boundary layer. outlines: draw the cells' edges. Raises InputError for a mesh without polygons.
+    label: of the colour bar, which `bar=False` leaves out. log: logarithmic colours. limits: of the colours. zoom:
+    (x, y, width) [m] of an inset that shows a boundary layer. outlines: draw the cells' edges. Raises InputError for a
+    mesh without polygons.
     """
     from matplotlib.colors import LogNorm, Normalize
 
@@ -440,8 +442,8 @@ def field_map(
     ax.set_ylabel(f"y / {unit}")
     if zoom is not None:
         _zoom(ax, polygons, values, np.asarray(zoom, dtype=float) / factor, options)
-    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85)
-    bar.set_label(label)
+    if bar:
+        ax.figure.colorbar(drawn, ax=ax, shrink=0.85).set_label(label)
     return ax
 
 
