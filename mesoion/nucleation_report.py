@@ -24,6 +24,7 @@ from mesoion.nucleation_study import (
     compared_case,
     finite,
 )
+from mesoion.nucleation_trends import write_trends
 from mesoion.pellet_figures import file_name
 from mesoion.runfolder import RunFolder
 from mesoion.transport import MeasuredCriticalCurrent, load_record
@@ -51,6 +52,7 @@ def write(
     profiles: Sequence[LithiumProfile],
 ) -> None:
     """Every figure, then the words, most important first."""
+    write_trends(study, folder, results, measured)
     maps = _maps(study, folder, results)
     _grain_size_figure(study, folder, results, measured)
     _panels(study, folder, results)

@@ -320,13 +320,14 @@ class _MeasuredFile(Locked):
 class MeasuredCriticalCurrent(Locked):
     """A critical current density measured on pellets between lithium: what a prediction is compared with.
 
-    half_cycle_time_s: how long each current was held, where it is known.
+    half_cycle_time_s: how long each current was held; relative_density_percent: of the pellet; where they are known.
     """
 
     material: str = Field(min_length=1)
     composition: str = Field(min_length=1)
     critical_current_density_A_per_m2: float = Field(gt=0, le=1e6)
     half_cycle_time_s: float | None = Field(default=None, gt=0)
+    relative_density_percent: float | None = Field(default=None, gt=0, le=100)
     temperature_K: float = Field(ge=1, le=5000)
     source: Source
     note: str | None = None

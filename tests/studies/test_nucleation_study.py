@@ -144,6 +144,7 @@ def test_figures_and_tables_are_there(done: dict[str, Any]) -> None:
         "critical_current_and_grain_size",
         "critical_current_and_its_causes",
         "sensitivity",
+        "trends_of_the_critical_current",
         "lithium_beside_a_boundary",
         "growth_S_LLZO",
         "growth_S_LLZO_Al",
@@ -156,6 +157,22 @@ def test_figures_and_tables_are_there(done: dict[str, Any]) -> None:
     # Li prefers the layer: enriched there, depleted beside it; current adds on the stripping side and takes beyond.
     assert profile["Li in the layer / Li in the grain"] > 1 > profile["Li beside it / Li in the grain"]
     assert profile["current makes, stripping side"] > 0 > profile["current makes, plating side"]
+
+
+def test_trends_stand_beside_the_measured_ones_in_plain_words(done: dict[str, Any]) -> None:
+    rows = pd.DataFrame(done["trends"]).set_index(["trend", "of"])
+    size = rows.loc["grain size, d ln i/d ln d"]
+    assert size["value"].isna().tolist() == [False] * 6 + [True]
+    # The interface decides; no boundary of the records is resistive enough to let grain size in.
+    assert size.loc["computed, S-LLZO, metal is stable there", ["value", "low", "high"]].abs().max() < 0.05
+    warm = rows.loc["temperature, activation energy / eV"]
+    assert warm.loc["measured", "low"] > 0
+    computed = warm.loc["computed, S-LLZO, metal is stable there"]
+    assert 0.3 < computed["value"] < 0.5
+    assert rows.loc[("Al over Ta, ratio", "measured"), "from"] == 17
+    report = (done["folder"] / "report.html").read_text()
+    assert "Grain size by itself hardly moves the computed critical current" in report
+    assert "The measured table prints no grain sizes" in report
 
 
 def test_the_same_seed_gives_the_same_numbers_whatever_other_cases_there_are(done: dict[str, Any]) -> None:
