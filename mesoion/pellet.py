@@ -392,7 +392,7 @@ class Pellet:
                     temperature=temperature,
                     bulk=_interval(bulk, cloud.bulk),
                     total=_interval(total, cloud.total),
-                    apparent_gb=_inverse_interval(1 / total - 1 / bulk, 1 / cloud.total - 1 / cloud.bulk),
+                    apparent_gb=inverse_interval(1 / total - 1 / bulk, 1 / cloud.total - 1 / cloud.bulk),
                     specific_gb={
                         t: _interval(float(v[0]), cloud.specific[t]) for t, v in middle.specific.items()
                     },
@@ -452,7 +452,8 @@ def _interval(value: float, samples: Floats) -> Interval:
     return Interval(float(value), float(min(low, value)), float(max(high, value)))
 
 
-def _inverse_interval(resistivity: float, samples: Floats) -> Interval:
+def inverse_interval(resistivity: float, samples: Floats) -> Interval:
+    """Conductivity with its 95 % interval from a resistivity and its samples; inf where none can be told from zero."""
     low, high = np.percentile(samples, [2.5, 97.5])
 
     def conductivity(rho: float) -> float:

@@ -23,11 +23,14 @@ from mesoion.impedance.readers import batch_files, read_batch
 from mesoion.mixed_boundaries import shipped
 from mesoion.pellet import Interval
 from mesoion.posterior import Posterior, sample
+from mesoion.provenance import finite
 from mesoion.runfolder import RunFolder
 from mesoion.units import Area, Frequency, Length, PureNumber, Temperature
 
 Positive = Field(gt=0)
 PER_CM = 1e-2
+UNBOUNDED = 1e6
+"""Multiple of a value at which an unbounded band is cut in the figure."""
 
 NAMES = {
     "bulk": "bulk",
@@ -211,8 +214,8 @@ def write(study: Study, folder: RunFolder, posterior: Posterior, failed: list[di
     folder.table("conductivities", pd.DataFrame(conductivities))
     folder.table("parameters", pd.DataFrame(estimates))
     folder.table("what_the_data_fix", pd.DataFrame(combinations))
-    folder.result("the_pellet", rows)
-    folder.result("conductivities", conductivities)
+    folder.result("the_pellet", [finite(row) for row in rows])
+    folder.result("conductivities", [finite(row) for row in conductivities])
     folder.result("parameters", estimates)
     folder.result("combinations", combinations)
     folder.result(
@@ -260,14 +263,16 @@ def draw(folder: RunFolder, posterior: Posterior, seed: int) -> None:
         found = posterior.conductivities()
         kelvins = [c["temperature"] for c in found]
         figure, ax = plots.new_figure()
-        series = {
-            name: {
-                "temperature": kelvins,
-                **{part: [getattr(c[key], part) for c in found] for part in ("value", "low", "high")},
-            }
-            for key, name in NAMES.items()
-        }
+        series: dict[str, dict[str, Any]] = {}
+        for key, name in NAMES.items():
+            parts = {p: np.array([getattr(c[key], p) for c in found]) for p in ("value", "low", "high")}
+            if np.all(np.isfinite(parts["value"])):
+                # An unbounded upper end runs out of the picture.
+                top = np.minimum(parts["high"], UNBOUNDED * parts["value"])
+                series[name] = {"temperature": np.array(kelvins), **parts, "high": top}
         plots.arrhenius(ax, series)
+        drawn = np.concatenate([np.r_[one["low"], one["value"]] for one in series.values()])
+        ax.set_ylim(PER_CM * drawn.min() / 2, PER_CM * drawn.max() * 4)
         folder.figure("arrhenius", figure, "Conductivities of the series with 95 % bands.")
     figure, ax = plots.new_figure(height=4.2)
     narrowing(ax, posterior)

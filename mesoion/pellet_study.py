@@ -23,7 +23,7 @@ from mesoion.pellet_figures import Measured, Shown, draw, draw_profile, file_nam
 from mesoion.pellet_picture import picture
 from mesoion.pellet_sources import LABELS, Choice, NamedRecords, Origin, Prediction, choose
 from mesoion.physics import Electrode
-from mesoion.provenance import content_hash
+from mesoion.provenance import content_hash, finite
 from mesoion.reading import SpectrumReading, read_spectrum
 from mesoion.reduced import BoundaryRange
 from mesoion.runfolder import Comparison, RunFolder, write_atomically
@@ -551,8 +551,8 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     folder.table("read_off_the_spectra", pd.DataFrame(readings))
     folder.result("source", study.source)
     folder.result("predicted_from", {n: c.first.label for n, c in chosen.items() if c.first is not None})
-    folder.result("conductivities", [_finite(row) for row in rows])
-    folder.result("readings", [_finite(row) for row in readings])
+    folder.result("conductivities", [finite(row) for row in rows])
+    folder.result("readings", [finite(row) for row in readings])
     folder.result("representative_volume", [_volume_row(v) for v in volumes.values()])
     draw(folder, shown)
 
@@ -602,11 +602,6 @@ def _drawn(
 
 def _assumed(c: Conductivities) -> str:
     return "Taken for granted: " + "; ".join(c.assumptions) + "." if c.assumptions else ""
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """None for what is unbounded or could not be read."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def _volume_row(volume: RepresentativeVolume) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.fit import MostProbable, PelletFit, verdict
-from mesoion.pellet import Interval
+from mesoion.pellet import Interval, inverse_interval
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -100,15 +100,29 @@ class Posterior:
         return found
 
     def conductivities(self, count: int = 1000) -> list[dict[str, Interval | float]]:
-        """Bulk, total, apparent and specific boundary conductivity [S/m] at each temperature with 95 % intervals."""
+        """Bulk, total, apparent and specific boundary conductivity [S/m] at each temperature with 95 % intervals.
+
+        apparent_gb: inf where the boundaries' resistance cannot be told from zero.
+        """
+        read = self._read(count)
+        rho = read.pop("apparent_resistivity")
         return [
-            {"temperature": float(t), **{k: self._interval(v[:, j]) for k, v in self._read(count).items()}}
+            {
+                "temperature": float(t),
+                **{k: self._interval(v[:, j]) for k, v in read.items()},
+                "apparent_gb": inverse_interval(float(rho[0, j]), rho[1:, j]),
+            }
             for j, t in enumerate(self.fit.temperatures)
         ]
 
     def _read(self, count: int) -> dict[str, Floats]:
         """Arrays (1 + s, t): the most probable parameters first."""
-        rows: dict[str, list[Floats]] = {"bulk": [], "total": [], "apparent_gb": [], "specific_gb": []}
+        rows: dict[str, list[Floats]] = {
+            "bulk": [],
+            "total": [],
+            "specific_gb": [],
+            "apparent_resistivity": [],
+        }
         for u in [self.start.coordinates, *self._some(count)]:
             values = self.fit.values(u)
             bulk, specific = self.fit.conductivities(values)
@@ -116,7 +130,7 @@ class Posterior:
             rows["bulk"].append(bulk)
             rows["specific_gb"].append(specific)
             rows["total"].append(total)
-            rows["apparent_gb"].append(1 / (1 / total - 1 / bulk))
+            rows["apparent_resistivity"].append(1 / total - 1 / bulk)
         return {k: np.array(v) for k, v in rows.items()}
 
     @staticmethod

@@ -37,6 +37,11 @@ PACKAGES = (
 _HERE = Path(__file__).parent
 
 
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with None for what is unbounded or not a number, as JSON has neither."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+
+
 def plain(value: Any) -> Any:
     """`value` as data that JSON holds exactly: arrays as lists, complex numbers as {"real", "imag"}.
 

@@ -29,7 +29,7 @@ def number(value: Any, digits: int = 4) -> str:
     if isinstance(value, int) and abs(value) < 10**6:
         return str(value).replace("-", "−")
     if not math.isfinite(value):
-        return "–"
+        return "–" if math.isnan(value) else "−∞" if value < 0 else "∞"
     if value != 0 and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "−")

@@ -15,6 +15,7 @@ from mesoion.errors import InputError
 from mesoion.fit import Parameter, PelletFit, default_parameters
 from mesoion.impedance.measurement import Geometry, Measurement
 from mesoion.mixed_boundaries import shipped
+from mesoion.pellet import Interval
 from mesoion.posterior import sample
 
 GEOMETRY = Geometry.disc(2e-3, 1e-2)
@@ -223,3 +224,33 @@ def test_figures_show_every_measured_point_and_every_parameter(series: PelletFit
     shown = narrowing(axes[1], posterior)
     assert len(shown.get_yticklabels()) == len(series.free)
     assert posterior.coverage(seed=3) > 0.9
+
+
+def test_boundaries_that_may_add_no_resistance_have_an_unbounded_conductivity(series: PelletFit) -> None:
+    from mesoion.fit import MostProbable
+    from mesoion.posterior import Posterior
+
+    names = [p.name for p in series.free]
+    middle = np.array([p.coordinate(TRUTH[p.name]) for p in series.free])
+    middle[names.index("blocking_fraction")] = -12.0
+    drawn = np.tile(middle, (200, 1))
+    # A third of the samples has a layer that conducts better than the grain.
+    drawn[::3, names.index("boundary_conductivity")] = np.log(10 * TRUTH["bulk_conductivity"])
+    n = len(names)
+    best = MostProbable(series, middle, 0.0, np.eye(n), np.eye(n))
+    posterior = Posterior(series, best, drawn, np.zeros(200), 1.0, 200, 1.0)
+    for found in posterior.conductivities():
+        bulk, total, apparent = (found[k] for k in ("bulk", "total", "apparent_gb"))
+        assert isinstance(apparent, Interval)
+        assert isinstance(bulk, Interval)
+        assert isinstance(total, Interval)
+        assert total.high > bulk.value
+        assert_allclose(apparent.value, 1 / (1 / total.value - 1 / bulk.value), rtol=1e-9, atol=0)
+        assert 0 < apparent.low <= apparent.value
+        assert apparent.high == np.inf
+    # And one that never does: both ends finite and in order.
+    drawn[::3] = middle
+    drawn[:, names.index("boundary_conductivity")] += np.linspace(-0.1, 0.1, 200)
+    certain = Posterior(series, best, drawn, np.zeros(200), 1.0, 200, 1.0).conductivities()[0]["apparent_gb"]
+    assert isinstance(certain, Interval)
+    assert 0 < certain.low < certain.value < certain.high < 1.3 * certain.value

@@ -126,6 +126,7 @@ def test_a_comparison_with_nothing_measured_as_zero_has_no_ratio(folder):
         (123456.0, "1.235·10⁵"),
         (42, "42"),
         (float("nan"), "–"),
+        (float("inf"), "∞"),
         (True, "True"),
         ("word", "word"),
         (-0.5, "−0.5"),
