@@ -13,6 +13,7 @@ from mesoion import plots
 from mesoion.material import Material
 from mesoion.nucleation import Site, elastic_overpotential, nucleation_barrier, shape_factor
 from mesoion.nucleation_map import HazardMap, LithiumProfile, hazard_map, lithium_profile
+from mesoion.nucleation_order import write_order
 from mesoion.nucleation_sampling import CRITERIA, Criterion, Sensitivity, interval
 from mesoion.nucleation_study import (
     CRITERION_WORDS,
@@ -63,6 +64,7 @@ def write(
         words = _measured_words(study, results, room) + _warm_words(folder)
         folder.paragraph("Beside the measured values", words)
     folder.paragraph("Order of the cases", _order_words(folder))
+    write_order(study, folder, results)
     folder.paragraph("What decides", _decides_words(sensitivity))
     if maps:
         folder.paragraph("Boundaries and junctions", _map_words(maps))

@@ -331,7 +331,7 @@ def _size_panel(
             np.full(len(at), right), at, "D", color=_MEASURED, ms=5, clip_on=False, label="single crystal"
         )
     slopes = "\n".join(
-        f"{w}: i ∝ d^{_span(by_size[chosen.case.name, c])}"
+        f"{w}, grains × 10: {_figures(_tenfold(by_size[chosen.case.name, c]))} %"
         for w, c in zip(("blue", "red"), CRITERIA, strict=True)
     )
     ax.set_title(slopes, fontsize=8, loc="left")

@@ -175,6 +175,27 @@ def test_trends_stand_beside_the_measured_ones_in_plain_words(done: dict[str, An
     assert "The measured table prints no grain sizes" in report
 
 
+def test_where_the_ordering_holds_and_where_not_is_said(done: dict[str, Any]) -> None:
+    """Sites share the interface, so that their order is one of thresholds; types differ in their ion transport only."""
+    sites = pd.DataFrame(done["order_of_the_sites"])
+    metal = sites[
+        (sites["case"] == "S-LLZO") & ~(sites[["first", "second"]] == "electronic short").any(axis=1)
+    ]
+    stable = metal[metal["criterion"] == "metal is stable there"]
+    assert set(zip(stable["first"], stable["second"], strict=True)) == {
+        ("pore", "junction"),
+        ("pore", "boundary"),
+        ("junction", "boundary"),
+    }
+    assert (stable["order flips in"] == 0).all()
+    types = pd.DataFrame(done["order_of_the_boundary_types"])
+    assert len(types) == 3 * 2 * 3
+    assert (types["order"] == "no order").all()
+    report = (done["folder"] / "report.html").read_text()
+    assert "pore before junction before boundary: the order holds" in report
+    assert "The two criteria order the sites differently" in report
+
+
 def test_the_same_seed_gives_the_same_numbers_whatever_other_cases_there_are(done: dict[str, Any]) -> None:
     data = {**SHIPPED, **COARSE, "cases": SHIPPED["cases"][:1]}
     study = check(Study, data, where="study", directory=STUDY.parent)
