@@ -73,6 +73,7 @@ def reconcile(study: StudyFile, out: Out = None, force: Force = False) -> None:
         raise InputProblems(str(study), [("kind", kind.name, remedy)])
     outcome = run_study(study, out, force=force)
     _report_outcome(outcome.path, outcome.from_cache)
+    _name_failed(outcome.path)
 
 
 @app.command()
@@ -237,7 +238,6 @@ def fit(
     """
     from mesoion.errors import InputError
     from mesoion.quick_studies import fit_pellet, fit_spectra
-    from mesoion.runfolder import read_results
 
     geometry = {"thickness": thickness, "diameter": diameter, "area": area, "temperature": temperature}
     if pellet:
@@ -248,6 +248,7 @@ def fit(
             files, **geometry, grain_size=grain_size, electrode=electrode, seed=seed, out=out, force=force
         )
         _report_outcome(outcome.path, outcome.from_cache)
+        _name_failed(outcome.path)
         return
     for name, given in (("--grain-size", grain_size), ("--electrode", electrode)):
         if given is not None:
@@ -266,7 +267,14 @@ def fit(
         force=force,
     )
     _report_outcome(outcome.path, outcome.from_cache)
-    failed = read_results(outcome.path).get("failed", [])
+    _name_failed(outcome.path)
+
+
+def _name_failed(path: Path) -> None:
+    """Spectra that could not be used, on stderr, and exit code 2."""
+    from mesoion.runfolder import read_results
+
+    failed = read_results(path).get("failed", [])
     for problem in failed:
         typer.echo(f"error: {problem['error']}", err=True)
     if failed:

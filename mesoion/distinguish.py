@@ -69,7 +69,10 @@ class Predicted:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What one mechanism predicts: observables, and curves of σ_app [S/m] over temperature (draws, t) and size."""
+    """What one mechanism predicts: observables, and curves of σ_app [S/m] over temperature (draws, t) and size.
+
+    table (draws, 4): every observable of every draw, NaN where there is none; grain_sizes (draws,) [m].
+    """
 
     name: str
     observables: tuple[Predicted, ...]
@@ -81,6 +84,8 @@ class Prediction:
     excess: Complexes
     biases: Floats
     over_bias: Floats
+    table: Floats
+    grain_sizes: Floats
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,8 @@ def predict(
         excess,
         np.asarray(biases),
         np.array(by_bias),
+        table,
+        case.grain_size * np.exp([log_size for _, log_size, _ in taken]),
     )
 
 

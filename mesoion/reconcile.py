@@ -46,6 +46,8 @@ SPREAD = 5.0
 """Prior deviations that the grids reach to either side."""
 ALONE_POINTS, ALONE_SPREAD = (281, 141), 14.0
 """The same where nothing is added: the records may be far from the measurement."""
+BULK_POINTS = 3
+"""Gauss-Hermite points over a measured bulk conductivity, known to some per cent."""
 CHARGED_POINTS = (33, 15)
 """Core charges and permittivities solved for; between them the resistances are splines in the logarithms."""
 
@@ -91,11 +93,45 @@ class ParameterPrior:
 
 
 @dataclass(frozen=True)
+class MeasuredBulk:
+    """Bulk conductivity [S/m] from the same spectrum as the boundary's, in place of the record's.
+
+    covariance: ((C_bb, C_ba), (C_ba, C_aa)) of ln σ_b and ln σ_gb,app, geometry included.
+    """
+
+    conductivity: float
+    covariance: tuple[tuple[float, float], tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        (bulk, both), (_, apparent) = self.covariance
+        if not (self.conductivity > 0 and bulk > 0 and apparent * bulk > both**2):
+            raise InputError(
+                "measured_bulk", self, "a conductivity above zero and a positive definite covariance"
+            )
+
+    def nodes(self) -> list[tuple[float, float, float]]:
+        """(deviation of ln σ_b, that of the datum ln σ_gb,app given it, weight): Gauss-Hermite."""
+        (bulk, both), _ = self.covariance
+        x, weight = np.polynomial.hermite_e.hermegauss(BULK_POINTS)
+        root = math.sqrt(bulk)
+        return [
+            (root * z, both / root * z, w)
+            for z, w in zip(x.tolist(), (weight / weight.sum()).tolist(), strict=True)
+        ]
+
+    @property
+    def remaining_factor(self) -> float:
+        """e^s of ln σ_gb,app once ln σ_b is known."""
+        (bulk, both), (_, apparent) = self.covariance
+        return math.exp(math.sqrt(apparent - both**2 / bulk))
+
+
+@dataclass(frozen=True)
 class Case:
     """A pellet to reconcile at one temperature [K]: records, boundary type, grain size [m], measured resistivity.
 
     measured_apparent [S/m] with measured_factor (one standard deviation of its logarithm, e^s) and its source.
-    grain_size_factor: likewise.
+    grain_size_factor: likewise. bulk_factor: on the record's bulk conductivity; measured_bulk: from the same spectrum.
     """
 
     name: str
@@ -108,6 +144,8 @@ class Case:
     measured_apparent: float
     measured_factor: float
     source: str
+    bulk_factor: float = 1.0
+    measured_bulk: MeasuredBulk | None = None
 
     def __post_init__(self) -> None:
         for key in ("grain_size_factor", "measured_factor"):
@@ -117,7 +155,12 @@ class Case:
     @cached_property
     def grain(self) -> Phase:
         """The grain at the case's temperature."""
-        return self.material.grain(self.temperature)
+        grain = self.material.grain(self.temperature)
+        return replace(
+            grain,
+            conductivity_across=grain.conductivity_across * self.bulk_factor,
+            conductivity_along=grain.conductivity_along * self.bulk_factor,
+        )
 
     @cached_property
     def layer(self) -> Phase:
@@ -437,9 +480,19 @@ def _charged_parts(case: Case, values: Sequence[Floats]) -> tuple[Floats, Floats
 def space_charge(charge: ParameterPrior, permittivity: ParameterPrior | None = None) -> Mechanism:
     """A positive core charge [e/nm²] depletes layer and grain; ε_r as recorded, or with a prior of its own."""
     priors = (charge,) if permittivity is None else (charge, permittivity)
+    memory: dict[tuple[object, ...], tuple[Case, Floats, Floats]] = {}
+
+    def parts(case: Case, values: Sequence[Floats]) -> tuple[Floats, Floats]:
+        key = (id(case.material), case.boundary, case.temperature, *(v.tobytes() for v in values))
+        if key not in memory:
+            plain = replace(case, bulk_factor=1.0)
+            memory[key] = (plain, *_charged_parts(plain, values))
+        _, layer, sides = memory[key]
+        # The equilibrium knows no mobility: the grain's share goes with its resistivity.
+        return layer, sides / case.bulk_factor
 
     def resistivity(case: Case, a: Floats, d: Floats, values: Sequence[Floats]) -> Floats:
-        layer, sides = _charged_parts(case, values)
+        layer, sides = parts(case, values)
         scaled = layer[None] * np.exp(-a)[:, None] + sides[None]
         own = scaled - case.width / case.grain.conductivity_across
         size = (case.grain_size * np.exp(d))[:, None]
@@ -513,8 +566,10 @@ class Outcome:
 def infer(case: Case, mechanism: Mechanism, resolution: float = 1.0) -> Outcome:
     """Evidence and posterior of `mechanism` for the measured apparent conductivity of `case`, on a grid.
 
-    resolution: factor on the number of points along every axis.
+    resolution: factor on the number of points along every axis. With a measured bulk the integral runs over it too.
     """
+    if case.measured_bulk is not None:
+        return _over_bulk(case, case.measured_bulk, mechanism, resolution)
     count = len(mechanism.parameters)
     points, spread = (ALONE_POINTS, ALONE_SPREAD) if count == 0 else (NUISANCE_POINTS, SPREAD)
     a, log_size, prior = case.nuisance(
@@ -550,6 +605,35 @@ def infer(case: Case, mechanism: Mechanism, resolution: float = 1.0) -> Outcome:
     weights = np.exp(joint - top)
     total = float(weights.sum())
     return Outcome(case, mechanism, values, weights / total, a, log_size, top + math.log(total), best)
+
+
+def _over_bulk(case: Case, bulk: MeasuredBulk, mechanism: Mechanism, resolution: float) -> Outcome:
+    """Evidence and posterior summed over the bulk conductivities that the spectrum leaves."""
+    outcomes, logs = [], []
+    for of_bulk, of_apparent, weight in bulk.nodes():
+        node = replace(
+            case,
+            bulk_factor=case.bulk_factor * math.exp(of_bulk),
+            measured_apparent=case.measured_apparent * math.exp(of_apparent),
+            measured_factor=bulk.remaining_factor,
+            measured_bulk=None,
+        )
+        outcomes.append(infer(node, mechanism, resolution))
+        logs.append(math.log(weight) + outcomes[-1].log_evidence)
+    top = max(logs)
+    shares = np.exp(np.array(logs) - top)
+    weights = sum(s * o.weights for s, o in zip(shares / shares.sum(), outcomes, strict=True))
+    first = outcomes[0]
+    return Outcome(
+        case,
+        mechanism,
+        first.values,
+        np.asarray(weights),
+        first.a,
+        first.log_size,
+        top + math.log(float(shares.sum())),
+        max(o.log_best for o in outcomes),
+    )
 
 
 def quantiles(values: Floats, weights: Floats) -> tuple[float, float, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,8 +16,10 @@ from mesoion.distinguish import Prediction, Separation, predict, separations
 from mesoion.errors import InputError
 from mesoion.material import Material
 from mesoion.mixed_boundaries import shipped
+from mesoion.provenance import finite
 from mesoion.reconcile import (
     Case,
+    MeasuredBulk,
     Mechanism,
     Outcome,
     ParameterPrior,
@@ -29,6 +33,7 @@ from mesoion.reconcile import (
     space_charge,
 )
 from mesoion.reconcile_figures import draw_distinguishing, draw_evidence, draw_needed, spoken
+from mesoion.reconcile_spectra import ArcReading, SpectraInput, described, read_arcs, whole_spectrum
 from mesoion.runfolder import Comparison, RunFolder
 from mesoion.transport import load_record, measured_conductivities
 from mesoion.units import Energy_eV, Length, PureNumber, Temperature, Voltage
@@ -86,19 +91,31 @@ class PairInput(Model):
 
 
 class CaseInput(Model):
-    """A material: records, grain size, and the name of its measured conductivities."""
+    """A material: records, grain size, and its measured conductivities by name, or the measured spectra themselves.
+
+    temperature: of this case, the study's unless given; for spectra one of theirs.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     grain: str
     boundary: str
     mean_grain_size: Annotated[Length, Positive]
     grain_size_factor: Annotated[PureNumber, Field(gt=1, le=100)]
-    measured_material: str
+    measured_material: str | None = None
+    spectra: SpectraInput | None = None
+    temperature: Annotated[Temperature, Positive] | None = None
     measured_factor: Annotated[PureNumber, Field(gt=1, le=10)] = 1.15
-    """One standard deviation of the logarithm of the measured conductivity, as a factor."""
+    """One standard deviation of the logarithm of the measured conductivity, as a factor; with spectra of what the
+    choice of the circuit leaves open, beside its covariance."""
     relative_permittivity: Annotated[PureNumber, Positive] | None = None
     segregation: tuple[PairInput, ...] = ()
     note: str = ""
+
+    @model_validator(mode="after")
+    def _one_measurement(self) -> CaseInput:
+        if (self.measured_material is None) == (self.spectra is None):
+            raise ValueError("give either measured_material or [cases.spectra]")
+        return self
 
 
 class Study(StudyModel):
@@ -124,15 +141,16 @@ class Study(StudyModel):
             raise ValueError("the highest temperature must exceed the lowest")
         return self
 
+    def further_files(self) -> list[Path]:
+        """The measured spectra and what is known beside them."""
+        return [f for c in self.cases if c.spectra is not None for f in c.spectra.further_files()]
+
 
 def case_of(given: CaseInput, temperature: float) -> Case:
-    """The case of an input; InputError where no apparent boundary conductivity was measured near the temperature."""
-    material = Material.from_records(
-        given.grain, {"general": given.boundary}, relative_permittivity=given.relative_permittivity
-    )
+    """The case of an input with a named measurement; InputError where none is near the temperature."""
     listed = [
         m
-        for m in measured_conductivities(given.measured_material)
+        for m in measured_conductivities(given.measured_material or "")
         if m.quantity == APPARENT and abs(m.temperature_K - temperature) <= TEMPERATURE_TOLERANCE
     ]
     if not listed:
@@ -144,6 +162,24 @@ def case_of(given: CaseInput, temperature: float) -> Case:
         )
     measured = listed[0]
     source = ", ".join(p for p in (measured.source.text, measured.source.doi, measured.note) if p)
+    return _case(given, temperature, measured.conductivity_S_per_m, given.measured_factor, source)
+
+
+def case_of_spectra(given: CaseInput, temperature: float, seed: int) -> tuple[Case, ArcReading]:
+    """The case of measured spectra and what they say; InputError as of `read_arcs`."""
+    assert given.spectra is not None
+    reading = read_arcs(given.spectra, temperature, TEMPERATURE_TOLERANCE, f"cases.{given.name}", seed)
+    c = reading.joint(given.spectra.geometry_factor, given.measured_factor)
+    bulk = MeasuredBulk(reading.bulk, ((float(c[0, 0]), float(c[0, 1])), (float(c[1, 0]), float(c[1, 1]))))
+    case = _case(given, reading.temperature, reading.apparent, math.exp(math.sqrt(c[1, 1])), reading.source)
+    factor = reading.bulk / case.grain.conductivity_across
+    return replace(case, bulk_factor=factor, measured_bulk=bulk), reading
+
+
+def _case(given: CaseInput, temperature: float, apparent: float, factor: float, source: str) -> Case:
+    material = Material.from_records(
+        given.grain, {"general": given.boundary}, relative_permittivity=given.relative_permittivity
+    )
     return Case(
         name=given.name,
         material=material,
@@ -152,8 +188,8 @@ def case_of(given: CaseInput, temperature: float) -> Case:
         temperature=temperature,
         grain_size=given.mean_grain_size,
         grain_size_factor=given.grain_size_factor,
-        measured_apparent=measured.conductivity_S_per_m,
-        measured_factor=given.measured_factor,
+        measured_apparent=apparent,
+        measured_factor=factor,
         source=source,
     )
 
@@ -206,13 +242,22 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     """Infer every mechanism for every case, predict what tells them apart, and write tables, figures and words."""
     import pandas as pd
 
-    cases = [case_of(c, study.temperature) for c in study.cases]
+    cases: list[Case] = []
+    arcs: dict[str, ArcReading] = {}
+    for c in folder.progress(study.cases, "measurements"):
+        kelvin = study.temperature if c.temperature is None else c.temperature
+        if c.spectra is None:
+            cases.append(case_of(c, kelvin))
+        else:
+            case, arcs[c.name] = case_of_spectra(c, kelvin, study.seed)
+            cases.append(case)
     temperatures = np.linspace(study.lowest_temperature, study.highest_temperature, 7)
     biases = np.linspace(0.0, study.bias_per_boundary, 5)
     needed: list[dict[str, Any]] = []
     observed: list[dict[str, Any]] = []
     apart: list[dict[str, Any]] = []
     results: dict[str, list[Outcome]] = {}
+    beyond: list[dict[str, Any]] = []
     for given, case in folder.progress(list(zip(study.cases, cases, strict=True)), "materials"):
         outcomes = [infer(case, m, study.resolution) for m in mechanisms_of(study, given)]
         results[case.name] = outcomes
@@ -250,12 +295,19 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
                 )
             )
         folder.paragraph(case.name, _words(given, case, outcomes, predictions, told))
+        if case.name in arcs:
+            beyond += whole_spectrum(folder, case, arcs[case.name], outcomes, predictions)
         draw_distinguishing(folder, case, predictions)
     draw_needed(folder, results)
     draw_evidence(folder, results)
     folder.paragraphs.insert(0, ("What would close the gap", _summary(results)))
     folder.paragraph("Taken for granted", _assumptions(study))
     folder.table("needed", pd.DataFrame(needed), lead=True)
+    if arcs:
+        folder.table("whole_spectrum", pd.DataFrame(beyond))
+        folder.result("whole_spectrum", [finite(row) for row in beyond])
+        folder.result("spectra", {name: described(a) for name, a in arcs.items()})
+        folder.result("failed", [problem for a in arcs.values() for problem in a.failed])
     folder.table("predicted_observables", pd.DataFrame(observed))
     folder.table("told_apart", pd.DataFrame(apart))
     folder.result("needed", needed)
