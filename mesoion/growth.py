@@ -29,6 +29,7 @@ from mesoion.lithium_potential import (
     lithium_electrode,
     mixed_conductor,
     overpotential,
+    partial_currents,
 )
 from mesoion.material import Phase
 from mesoion.mesh import CellMesh
@@ -113,6 +114,7 @@ class Growth:
     connected_at: float | None
     first_metal: NDArray[np.int64]
     full_at: Floats
+    electronic_share: float
     lithium_error: float
     charge_error: float
     steps: int
@@ -158,6 +160,8 @@ def grow(
     run = _Run(system, phases, deposit, anode, cathode)
     rest = system.checked(system.equilibrium(), refuse=True)
     state = system.checked(galvanostatic(system, anode, current, rest), refuse=True)
+    by_species = partial_currents(state, anode)
+    electronic = 1.0 - by_species["Li"] / sum(by_species.values())
     run.start(state)
     kept: list[tuple[float, Floats, float, float, float]] = [run.snapshot(0.0)]
     full_at = np.full(mesh.n_cells, np.nan)
@@ -203,6 +207,7 @@ def grow(
         connected_at=connected,
         first_metal=run.first_metal,
         full_at=full_at,
+        electronic_share=electronic,
         lithium_error=run.lithium_error,
         charge_error=run.charge_error,
         steps=steps,

@@ -152,6 +152,7 @@ class CaseGrowth:
             "first junction after / s": float(reached.min()) if np.isfinite(reached).any() else None,
             "layers filled": self.filled,
             "charge that is metal inside": self.metal_share,
+            "electronic share of the current": g.electronic_share,
             "largest overpotential / mV": float(1e3 * g.overpotential.max()),
             "Li lost": g.lithium_error,
             "charge lost": g.charge_error,
@@ -355,7 +356,8 @@ def _words(given: GrowthInput, grown: Grown) -> str:
             said.append(
                 f"{g.case}: {_end(g)}. Metal is in {len(reached)} of {len(times)} junctions{first}, and in "
                 f"{100 * g.filled:.0f} % of the layers; {100 * g.metal_share:.0f} % of the charge is metal inside, the "
-                "rest plated on the cathode."
+                "rest plated on the cathode or went through as electrons (at the start "
+                f"{100 * g.growth.electronic_share:.0f} % of the current: a cell so thin leaks more than a pellet)."
             )
         if _alike(grown.networks):
             said.append("The cases take the same time in the polycrystal, too.")

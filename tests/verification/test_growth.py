@@ -86,6 +86,46 @@ def test_lithium_and_charge_are_conserved(grown: Growth) -> None:
     assert np.all(grown.deposited <= fed * (1.0 + 1e-6))
 
 
+def crank() -> CellMesh:
+    """A layer from each electrode to the middle, at different heights, and one along the electrodes that joins them."""
+    x = np.r_[0.0, 5.0, 9.2, 10.8, 15.0, 20.0] * NM
+    y = np.r_[0.0, 4.0, 5.2, 6.8, 8.0, 12.0, 13.2, 14.8, 16.0, 20.0] * NM
+    mesh = tensor_mesh([x, y])
+    at = mesh.centers / NM
+    right = (at[:, 0] > 9.2) & (np.abs(at[:, 1] - 6) < 0.8)
+    left = (at[:, 0] < 10.8) & (np.abs(at[:, 1] - 14) < 0.8)
+    upright = (np.abs(at[:, 0] - 10) < 0.8) & (at[:, 1] > 5.2) & (at[:, 1] < 14.8)
+    inside = right | left | upright
+    mesh = mesh.with_regions(inside.astype(int), ("grain", "boundary"))
+    normal = np.where((upright & ~right & ~left)[:, None], [1.0, 0.0], [0.0, 1.0])
+    return replace(mesh, layer_normals=np.where(inside[:, None], normal, 0.0))
+
+
+def test_metal_turns_where_layers_meet_and_joins_the_electrodes_through_both_junctions() -> None:
+    mesh = crank()
+    current = 100.0 * 20 * NM
+    result = grow(mesh, PHASES, Deposit({"boundary": 0.2}), current, 10.0, largest_filling=0.5)
+    assert result.note == "metal joins both electrodes"
+    assert result.lithium_error < 1e-10
+    assert result.charge_error < 1e-10
+    at = mesh.centers / NM
+    layer_cells = mesh.region == 1
+    assert np.isnan(result.full_at[~layer_cells]).all()
+    # Along the way from the cathode every cell is full later than the one before it.
+    way = [
+        *np.flatnonzero(layer_cells & (at[:, 0] > 9.2) & (at[:, 1] < 6.8)).tolist(),
+        *np.flatnonzero(layer_cells & (np.abs(at[:, 0] - 10) < 0.8) & (at[:, 1] > 6.8)).tolist(),
+    ]
+    way.sort(key=lambda c: (-at[c, 0], at[c, 1]))
+    way += sorted(np.flatnonzero(layer_cells & (at[:, 0] < 9.2)).tolist(), key=lambda c: -at[c, 0])
+    assert len(way) == layer_cells.sum()
+    times = result.full_at[way]
+    assert np.all(np.diff(times) >= 0.0)
+    assert np.diff(times).max() > 0.0
+    assert result.connected_at == times[-1]
+    assert 0.0 < result.electronic_share < 1.0
+
+
 @pytest.mark.slow
 def test_time_to_a_path_does_not_depend_on_the_mesh_or_the_step() -> None:
     times = [
