@@ -29,7 +29,7 @@ from mesoion.lithium_potential import (
 )
 from mesoion.material import Material, Phase
 from mesoion.mesh import tensor_mesh
-from mesoion.microstructure import bricks, lamellae
+from mesoion.microstructure import bricks, lamellae, polycrystal
 from mesoion.smallsignal import impedance
 from mesoion.solve import PNPSystem
 from mesoion.transport import assumed_fields, dump_record, load_record, parse_record
@@ -309,6 +309,31 @@ def test_overpotential_at_a_boundary_converges_with_the_mesh() -> None:
     orders = np.log2(errors[:-1] / errors[1:])
     assert errors[-1] < 1e-3
     assert np.all(orders > 1.8), (errors, orders)
+
+
+def test_overpotential_in_a_polycrystal_converges_with_the_mesh() -> None:
+    """Resistive layers with space charge that meet in junctions: the largest and the smallest eta in them."""
+    phases = {"grain": grain(), "gb": layer(2.0, conductivity_across=1e-5, conductivity_along=1e-5)}
+    widths = {"gb": 1.6 * NM}
+    structure = polycrystal(3, 0.3e-6, 0.2, 3, boundary_types={"gb": 1.0}, periodic=(False, True))
+    structure = merged_for_widths(structure, widths)
+    assert (structure.junction_degrees >= 3).sum() >= 2
+    found = []
+    for across, first, growth, along in ((2, 0.8, 2.0, 0.8), (2, 0.4, 1.6, 0.5), (4, 0.15, 1.25, 0.3)):
+        mesh = layered_mesh(
+            structure,
+            widths,
+            cells_across=across,
+            first_cell=first * NM,
+            growth=growth,
+            tangential_growth=along,
+        )
+        state = galvanostatic(mixed_conductor(mesh, phases), "left", 1.0 * float(structure.box[1]))
+        there = overpotential_at_boundaries(state, structure)
+        found.append([there["gb"].largest, there["gb"].smallest, there["junction"].largest])
+    errors = np.abs(np.array(found[:-1]) / found[-1] - 1.0)
+    assert errors[0].max() < 0.02, errors
+    assert np.all(errors[1] < 0.75 * errors[0]), errors
 
 
 def test_current_enriches_one_side_and_depletes_the_other() -> None:
