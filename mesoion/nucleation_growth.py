@@ -48,8 +48,9 @@ _PICTURES = 5
 class NetworkInput(Model):
     """[growth.polycrystal]: a resolved polycrystal between the electrodes, periodic along them.
 
-    Its boundaries are of the case's types and fractions. cells_across: of a layer. largest_filling: of a cell in one
-    step. The defaults are coarse (a minute a case); see docs/nucleation.md for what finer ones change.
+    Its boundaries are of the case's types and fractions. cases: of the study, all unless given. cells_across: of a
+    layer. largest_filling: of a cell in one step. The defaults are coarse (a minute a case); see docs/nucleation.md for
+    what finer ones change.
     """
 
     grains: Annotated[int, Field(ge=2, le=60)] = 4
@@ -58,6 +59,7 @@ class NetworkInput(Model):
     cells_across: Literal[2, 4, 6, 8] = 2
     largest_filling: Annotated[PureNumber, Field(gt=0, le=1)] = 0.5
     seed: Annotated[int, Field(ge=0)] = 1
+    cases: list[str] | None = None
 
 
 class GrowthInput(Model):
@@ -296,7 +298,9 @@ def grow_cases(
         except (ConvergenceError, MeshError) as error:
             found.failed.append(f"{name}: {error}")
     if given.polycrystal is not None:
-        for name, (material, fractions) in folder.progress(list(cases.items()), "growth in polycrystals"):
+        wanted = list(cases) if given.polycrystal.cases is None else given.polycrystal.cases
+        for name in folder.progress(wanted, "growth in polycrystals"):
+            material, fractions = cases[name]
             try:
                 found.networks.append(grow_network(given, name, material, fractions, kelvin))
             except (ConvergenceError, MeshError) as error:

@@ -220,6 +220,12 @@ class Study(StudyModel):
             raise ValueError("every case needs a name of its own")
         if self.compare is not None and self.compare not in names:
             raise ValueError(f"compare names one of the cases: {', '.join(names)}")
+        network = None if self.growth is None else self.growth.polycrystal
+        for name in () if network is None else network.cases or ():
+            if name not in names:
+                raise ValueError(
+                    f"growth.polycrystal.cases: {name!r} is none of the cases {', '.join(names)}"
+                )
         if self.sobol_samples & (self.sobol_samples - 1):
             raise ValueError("sobol_samples must be a power of 2")
         return self

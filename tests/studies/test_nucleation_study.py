@@ -210,6 +210,11 @@ def test_the_same_seed_gives_the_same_numbers_whatever_other_cases_there_are(don
     [
         ({"compare": "T-LLZO"}, InputError, "compare names one of the cases"),
         ({"sobol_samples": 100}, InputError, "power of 2"),
+        (
+            {"growth": {**COARSE["growth"], "polycrystal": {"cases": ["T-LLZO"]}}},
+            InputError,
+            "growth.polycrystal.cases: 'T-LLZO' is none of the cases",
+        ),
         ({"measured_material": "LLTO"}, InputError, "measured_material"),
         ({"barriers": ["-1 eV"]}, InputError, "barriers"),
         ({"temperatures": ["-300 C"]}, InputError, "temperatures"),
