@@ -271,10 +271,13 @@ def fit(
 
 
 def _name_failed(path: Path) -> None:
-    """Spectra that could not be used, on stderr, and exit code 2."""
+    """Warnings and spectra that could not be used, on stderr; exit code 2 for the latter."""
     from mesoion.runfolder import read_results
 
-    failed = read_results(path).get("failed", [])
+    results = read_results(path)
+    for warning in results.get("warnings", []):
+        typer.echo(f"warning: {warning}", err=True)
+    failed = results.get("failed", [])
     for problem in failed:
         typer.echo(f"error: {problem['error']}", err=True)
     if failed:

@@ -33,6 +33,8 @@ Complexes = NDArray[np.complex128]
 BLOCKED = 1e-9
 """Conductivity of a blocking layer over that of the grain: none, to any instrument."""
 LEAST_EXPONENT = 0.5
+NEAR_THE_WIDEST = 2 / 3
+"""Of the model's widest layers, where some starts of a fit lie."""
 DATA_BELOW, PRIOR_ABOVE = 1 / 3, 0.8
 """Posterior over prior width: below the first the data decide a parameter, above the second only the prior does."""
 
@@ -401,10 +403,15 @@ class PelletFit:
                 "electrode_capacitance": -np.log(tail[middle] * self.geometry.area * omega[-1] ** 0.8),
                 "noise": np.log(0.03),
             }
-            # From the prior's mean of the blocking fraction, and the first four from far apart shares as well.
+            # From the prior's mean of the blocking fraction, the first four from far apart shares as well, the first
+            # two also from layers near the widest, whatever the seed: there may be another maximum.
             guesses = [guess]
             if k < 4 and any(p.name == "blocking_fraction" for p in self.free):
                 guesses.append(guess | {"blocking_fraction": logit((0.05, 0.15, 0.3, 0.5)[k])})
+            widest = self.parameters["width_over_grain_size"].bounds[1] + np.log(NEAR_THE_WIDEST)
+            if k < 2 and self.parameters["width_over_grain_size"].free:
+                wider = guess["boundary_conductivity"] + widest - width
+                guesses.append(guess | {"width_over_grain_size": widest, "boundary_conductivity": wider})
             for one in guesses:
                 start = np.array([one.get(p.name, p.mean) for p in self.free], dtype=float)
                 starts.append(np.clip(start, self._low + 1e-6, self._high - 1e-6))

@@ -288,6 +288,20 @@ def on_their_limits(best: MostProbable) -> list[str]:
     ]
 
 
+def warning_of(limits: list[str]) -> str:
+    """What parameters on their limits mean and what to do."""
+    remedy = (
+        "the layers would have to be wider than the model's collapsed ones can be: fit the arcs by circuits "
+        "(leave out --pellet), or hold width_over_grain_size in [priors] if it is known"
+        if "width over grain size" in limits
+        else "hold the parameter in [priors] if it is known, or fit the arcs by circuits (leave out --pellet)"
+    )
+    return (
+        f"On the limit of what the model covers: {', '.join(limits)}. The pellet may lie outside it, so take no "
+        f"number of this fit as measured; {remedy}."
+    )
+
+
 def describe(study: Study, folder: RunFolder, posterior: Posterior, failed: list[dict[str, str]]) -> None:
     """Words: convergence, what only the prior decides, points outside, files left out."""
     prior = [e.name.replace("_", " ") for e in posterior.estimates() if e.decided_by == "prior"]
@@ -296,10 +310,8 @@ def describe(study: Study, folder: RunFolder, posterior: Posterior, failed: list
         said.append(f"Only the prior decides: {', '.join(prior)}.")
     limits = on_their_limits(posterior.start)
     if limits:
-        said.append(
-            f"On the limit of what the model covers: {', '.join(limits)}. The pellet may lie outside it; "
-            "take nothing of this fit without another model."
-        )
+        said.append(warning_of(limits))
+        folder.result("warnings", [warning_of(limits)])
     noise = next((e for e in posterior.estimates() if e.name == "noise"), None)
     if noise is not None:
         said.append(

@@ -16,6 +16,7 @@ from mesoion.fit import Parameter, PelletFit, default_parameters
 from mesoion.impedance.measurement import Geometry, Measurement
 from mesoion.mixed_boundaries import shipped
 from mesoion.pellet import Interval
+from mesoion.pellet_fit_study import on_their_limits
 from mesoion.posterior import sample
 
 GEOMETRY = Geometry.disc(2e-3, 1e-2)
@@ -187,11 +188,23 @@ def measured(folder: Path) -> list[Measurement]:
 
 
 @pytest.mark.skipif("MESOION_REFERENCE" not in os.environ, reason="needs the reference spectra")
+def test_the_best_of_the_measured_series_needs_no_lucky_seed() -> None:
+    """Two maxima, 490 apart: thin layers with E_a 0.85 eV in the grain, and the widest that the model has.
+
+    The first start, the same for every seed, finds the higher one.
+    """
+    fit = PelletFit(measured(Path(os.environ["MESOION_REFERENCE"]) / "eis"), shipped())
+    best = fit.most_probable(starts=1)
+    assert best.log_posterior > -4930
+    assert on_their_limits(best) == ["width over grain size"]
+
+
+@pytest.mark.skipif("MESOION_REFERENCE" not in os.environ, reason="needs the reference spectra")
 def test_the_measured_series_has_its_owners_conductivities_and_no_thin_layers() -> None:
     """C_b/C_gb of 0.3 to 0.4 is no thin layer: only a far lower permittivity of the layer lets this model follow."""
     wide = {"permittivity_ratio": default_parameters()["permittivity_ratio"].with_prior(1.0, 6.0)}
     fit = PelletFit(measured(Path(os.environ["MESOION_REFERENCE"]) / "eis"), shipped(), wide)
-    best = fit.most_probable(starts=8)
+    best = fit.most_probable(starts=2)
     total = fit.total_conductivity(best.values)
     bulk, _ = fit.conductivities(best.values)
     # Owners: 1.94e-7 S/cm at 140 °C, 3.56e-6 S/cm at 200 °C; E_a of σT 0.856 eV in total, 0.892 eV of the boundaries.

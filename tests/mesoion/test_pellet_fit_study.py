@@ -15,7 +15,7 @@ from mesoion.errors import InputError
 from mesoion.fit import MostProbable, PelletFit, default_parameters
 from mesoion.impedance.measurement import Geometry, Measurement
 from mesoion.mixed_boundaries import shipped
-from mesoion.pellet_fit_study import PriorInput, cut_to, on_their_limits
+from mesoion.pellet_fit_study import PriorInput, cut_to, on_their_limits, warning_of
 from mesoion.runfolder import read_results
 from mesoion.study import run_study
 
@@ -157,3 +157,4 @@ def test_a_parameter_on_its_limit_is_named() -> None:
     middle[at] = fit.free[at].bounds[1] - 1e-6
     best = MostProbable(fit, middle, 0.0, np.eye(n), np.eye(n))
     assert on_their_limits(best) == ["width over grain size"]
+    assert "fit the arcs by circuits" in warning_of(on_their_limits(best))
