@@ -145,6 +145,7 @@ def main(
     jobs = [
         (n, d, k) for n in ("cubic", "amorphous") for d, count in structures.items() for k in range(count)
     ]
+    pristine: dict[tuple[str, int], float] = {}
     for name, dopant, k in track(jobs, "structures", len(jobs), show=show):
         key = f"{name} {dopant} {k}"
         if key in done:
