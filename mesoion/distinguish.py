@@ -69,10 +69,7 @@ class Predicted:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What one mechanism predicts: observables, and curves of σ_app [S/m] over temperature (draws, t) and size.
-
-    table (draws, 4): every observable of every draw, NaN where there is none; grain_sizes (draws,) [m].
-    """
+    """What one mechanism predicts: observables, and curves of σ_app [S/m] over temperature (draws, t) and size."""
 
     name: str
     observables: tuple[Predicted, ...]
@@ -84,8 +81,6 @@ class Prediction:
     excess: Complexes
     biases: Floats
     over_bias: Floats
-    table: Floats
-    grain_sizes: Floats
 
 
 @dataclass(frozen=True)
@@ -178,13 +173,10 @@ def predict(
             return value if value > 0 else math.nan
 
         here = draw_of(case, a, log_size, law, case.temperature)
-        rest, warm = static(case.temperature), static(case.temperature + STEP_K)
-        x = (1 / case.temperature - 1 / (case.temperature + STEP_K)) / BOLTZMANN_EV
-        energy = math.log(rest / warm * (case.temperature + STEP_K) / case.temperature) / x
+        rest = static(case.temperature)
+        energy = _energy(case.temperature, rest, static(case.temperature + STEP_K))
         spectrum = excess_resistivity(outcome, here, values, 2 * np.pi * FREQUENCIES)
-        time = relaxation_time(FREQUENCIES, spectrum)
-        permittivity = VACUUM_PERMITTIVITY * here.grain.relative_permittivity
-        electrical = here.grain_size * permittivity * rest / time
+        electrical = _electrical_width(here, rest, spectrum)
         larger, smaller = (static(case.temperature, math.exp(k * STEP_LOG_SIZE)) for k in (1, -1))
         exponent = -math.log(larger / smaller) / (2 * STEP_LOG_SIZE)
         under_bias = _bias_ratios(outcome, here, values, biases)
@@ -210,9 +202,56 @@ def predict(
         excess,
         np.asarray(biases),
         np.array(by_bias),
-        table,
-        case.grain_size * np.exp([log_size for _, log_size, _ in taken]),
     )
+
+
+def _energy(temperature: float, rest: float, warm: float) -> float:
+    """E_a [eV] of σT from resistivities at `temperature` and `STEP_K` above; NaN where there is none."""
+    x = (1 / temperature - 1 / (temperature + STEP_K)) / BOLTZMANN_EV
+    return math.log(rest / warm * (temperature + STEP_K) / temperature) / x
+
+
+def _electrical_width(draw: Draw, rest: float, spectrum: Complexes) -> float:
+    """d C_b/C_gb [m] with C_gb = τ/ρ of the excess impedance."""
+    permittivity = VACUUM_PERMITTIVITY * draw.grain.relative_permittivity
+    return draw.grain_size * permittivity * rest / relaxation_time(FREQUENCIES, spectrum)
+
+
+@dataclass(frozen=True, eq=False)
+class ArcDraws:
+    """The boundary arc of pellets drawn from a mechanism's posterior: E_a [eV] (n,) and C_b/C_gb (n,); NaN for none."""
+
+    name: str
+    energy: Floats
+    capacitance_ratio: Floats
+
+
+def arc_draws(
+    outcome: Outcome, rng: np.random.Generator, *, draws: int, film_energy: tuple[float, float]
+) -> ArcDraws:
+    """Activation energy and capacitance of the arc alone, as `predict` finds them, for many draws."""
+    case = outcome.case
+    (of_grain, grain_error), (of_layer, layer_error) = case.energies()
+    still, found = np.zeros(1), []
+    for a, log_size, values in outcome.draw(draws, rng):
+        scatter = rng.standard_normal(3)
+        law = Law(
+            of_grain + grain_error * float(scatter[0]),
+            of_layer + layer_error * float(scatter[1]),
+            film_energy[0] + film_energy[1] * float(scatter[2]),
+        )
+        here, above = (
+            draw_of(case, a, log_size, law, t) for t in (case.temperature, case.temperature + STEP_K)
+        )
+        rest, warm = (float(excess_resistivity(outcome, d, values, still)[0].real) for d in (here, above))
+        if rest <= 0 or warm <= 0:
+            found.append((math.nan, math.nan))
+            continue
+        spectrum = excess_resistivity(outcome, here, values, 2 * np.pi * FREQUENCIES)
+        width = _electrical_width(here, rest, spectrum)
+        found.append((_energy(case.temperature, rest, warm), width / here.grain_size))
+    energy, ratio = np.array(found).T
+    return ArcDraws(outcome.mechanism.name, energy, ratio)
 
 
 def relaxation_time(frequency: Floats, impedance: Complexes) -> float:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from scipy.special import logsumexp
 
 from mesoion.config import Model
-from mesoion.distinguish import OBSERVABLES, Prediction
+from mesoion.distinguish import OBSERVABLES, ArcDraws
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.impedance import fit_study
 from mesoion.impedance.arcs import PelletReading, read_pellet
@@ -196,7 +196,7 @@ def _read_at(
         spectra=tuple(readings),
         source=f"{m.name}, fitted by {reading.fit.circuit.description()}",
         failed=tuple(failed),
-        notes=(*notes, *m.notes, *reading.notes),
+        notes=(*notes, *reading.notes),
     )
 
 
@@ -247,21 +247,22 @@ class Further:
         return self.effective_draws < FEW_DRAWS
 
 
-def further(prediction: Prediction, reading: ArcReading) -> Further | None:
+def further(drawn: ArcDraws, reading: ArcReading) -> Further | None:
     """What E_a and C_b/C_gb of the spectra say of a mechanism; None where they were not measured.
 
     The model's own uncertainty (0.02 eV, 20 % of the width: `distinguish.OBSERVABLES`) is added to the fit's.
     """
-    log_weight, agreements = np.zeros(len(prediction.table)), []
-    for observable, datum in ((ENERGY, reading.energy), (WIDTH, reading.log_width)):
+    log_weight, agreements = np.zeros(len(drawn.energy)), []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_ratio = np.log(drawn.capacitance_ratio)
+    for observable, datum, column in (
+        (ENERGY, reading.energy, drawn.energy),
+        (WIDTH, reading.log_width, log_ratio),
+    ):
         if datum is None:
             continue
-        column = prediction.table[:, OBSERVABLES.index(observable)]
-        if observable is WIDTH:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                column = np.log(column * 1e-9 / prediction.grain_sizes)
         if not np.any(np.isfinite(column)):
-            return Further(prediction.name, -math.inf, 0.0, ())
+            return Further(drawn.name, -math.inf, 0.0, ())
         value, spread = datum[0], math.hypot(datum[1], observable.uncertainty)
         log_weight += -0.5 * ((column - value) / spread) ** 2 - math.log(spread * math.sqrt(2 * math.pi))
         low, middle, high = np.nanpercentile(column, [2.5, 50.0, 97.5]).tolist()
@@ -271,16 +272,18 @@ def further(prediction: Prediction, reading: ArcReading) -> Further | None:
             agreements.append(Agreement("C_b/C_gb of the arc", "1", x, x * spread, mid, least, most, apart))
         else:
             agreements.append(
-                Agreement("activation energy", observable.unit, value, spread, middle, low, high, apart)
+                Agreement(
+                    "activation energy of the arc", observable.unit, value, spread, middle, low, high, apart
+                )
             )
     if not agreements:
         return None
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     total = float(logsumexp(log_weight))
     if not math.isfinite(total):
-        return Further(prediction.name, -math.inf, 0.0, tuple(agreements))
+        return Further(drawn.name, -math.inf, 0.0, tuple(agreements))
     effective = math.exp(2 * total - float(logsumexp(2 * log_weight)))
-    return Further(prediction.name, total - math.log(len(log_weight)), effective, tuple(agreements))
+    return Further(drawn.name, total - math.log(len(log_weight)), effective, tuple(agreements))
 
 
 def described(reading: ArcReading) -> dict[str, Any]:
@@ -303,11 +306,11 @@ def whole_spectrum(
     case: Case,
     reading: ArcReading,
     outcomes: Sequence[Outcome],
-    predictions: Sequence[Prediction],
+    drawn: Sequence[ArcDraws],
 ) -> list[dict[str, Any]]:
     """Rows a mechanism that reaches the arc: what E_a and C_b/C_gb of the spectra add; and the words of it."""
     evidence = {o.mechanism.name: o.log_evidence for o in outcomes}
-    found = [f for p in predictions if (f := further(p, reading)) is not None]
+    found = [f for d in drawn if (f := further(d, reading)) is not None]
     whole = {f.mechanism: evidence[f.mechanism] + f.log_factor for f in found}
     best = max(whole.values(), default=-math.inf)
     rows = [
@@ -359,9 +362,11 @@ def _in_words(case: Case, reading: ArcReading, found: Sequence[Further], whole: 
             )
             odds = whole[f.mechanism] - best if math.isfinite(best) else -math.inf
             factor = f"ln Bayes factor {odds:.1f}" if math.isfinite(odds) else "none of its draws comes near"
-            rough = f"; rough, {f.effective_draws:.1f} effective draws: raise `draws`" if f.rough else ""
+            rough = (
+                f"; rough, {f.effective_draws:.1f} effective draws: raise spectrum_draws" if f.rough else ""
+            )
             parts.append(f"{f.mechanism}: {each}; {factor}{rough}")
-        said.append(f"With {data} of the arc as further data:\n\n" + "\n\n".join(parts))
+        said.append(f"With {data} as further data:\n\n" + "\n\n".join(parts))
     if reading.notes:
         said.append("Of the fit: " + "; ".join(reading.notes) + ".")
     if reading.failed:

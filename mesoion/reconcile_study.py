@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mesoion.config import Model, StudyModel
-from mesoion.distinguish import Prediction, Separation, predict, separations
+from mesoion.distinguish import Prediction, Separation, arc_draws, predict, separations
 from mesoion.errors import InputError
 from mesoion.material import Material
 from mesoion.mixed_boundaries import shipped
@@ -124,6 +124,8 @@ class Study(StudyModel):
     kind: Literal["reconcile"] = "reconcile"
     temperature: Annotated[Temperature, Positive] = 298.15
     draws: Annotated[int, Field(ge=4, le=2000)] = 30
+    spectrum_draws: Annotated[int, Field(ge=20, le=20_000)] = 400
+    """Pellets a mechanism whose arc is held against that of measured spectra."""
     resolution: Annotated[PureNumber, Field(ge=0.2, le=4)] = 1.0
     """Factor on the number of grid points along every axis of the evidence integrals."""
     lowest_temperature: Annotated[Temperature, Positive] = 248.15
@@ -251,6 +253,8 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
         else:
             case, arcs[c.name] = case_of_spectra(c, kelvin, study.seed)
             cases.append(case)
+    m = study.mechanisms
+    film_energy = (m.film_activation_energy, m.film_activation_energy_uncertainty)
     temperatures = np.linspace(study.lowest_temperature, study.highest_temperature, 7)
     biases = np.linspace(0.0, study.bias_per_boundary, 5)
     needed: list[dict[str, Any]] = []
@@ -267,10 +271,7 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
                 o,
                 rng,
                 draws=study.draws,
-                film_energy=(
-                    study.mechanisms.film_activation_energy,
-                    study.mechanisms.film_activation_energy_uncertainty,
-                ),
+                film_energy=film_energy,
                 temperatures=temperatures,
                 biases=biases,
             )
@@ -296,7 +297,11 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
             )
         folder.paragraph(case.name, _words(given, case, outcomes, predictions, told))
         if case.name in arcs:
-            beyond += whole_spectrum(folder, case, arcs[case.name], outcomes, predictions)
+            drawn = [
+                arc_draws(o, rng, draws=study.spectrum_draws, film_energy=film_energy)
+                for o in folder.progress(close, f"{case.name}: the arc")
+            ]
+            beyond += whole_spectrum(folder, case, arcs[case.name], outcomes, drawn)
         draw_distinguishing(folder, case, predictions)
     draw_needed(folder, results)
     draw_evidence(folder, results)

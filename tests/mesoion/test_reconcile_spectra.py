@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from mesoion.cli import app
 from mesoion.distinguish import (
     FREQUENCIES,
+    ArcDraws,
     Law,
-    Prediction,
+    arc_draws,
     draw_of,
     excess_resistivity,
-    predict,
     relaxation_time,
 )
 from mesoion.errors import InputError
@@ -113,7 +113,7 @@ def given(files: list[Path], **changes: Any) -> SpectraInput:
 
 @pytest.fixture(scope="module")
 def reading(files: list[Path]) -> ArcReading:
-    return read_arcs(given(files), T, 3.0, "cases.LLTO")
+    return read_arcs(given(files, circuit=CIRCUIT), T, 3.0, "cases.LLTO")
 
 
 def test_the_spectra_give_back_the_pellet_they_were_made_of(reading: ArcReading) -> None:
@@ -161,10 +161,7 @@ def test_the_film_comes_back_with_what_the_whole_spectrum_says(reading: ArcReadi
     # Blocking facets give the same arc without the film: one conductivity cannot tell them apart.
     assert abs(film.log_evidence - blocking.log_evidence) < 3
     rng = np.random.default_rng(2)
-    options: dict[str, Any] = {
-        "draws": 60, "film_energy": (0.6, 0.15), "temperatures": np.array([T]), "biases": np.array([0.0]),
-    }  # fmt: skip
-    both = [further(predict(o, rng, **options), reading) for o in found]
+    both = [further(arc_draws(o, rng, draws=150, film_energy=(0.6, 0.15)), reading) for o in found]
     assert both[0] is not None
     assert both[1] is not None
     assert both[0].effective_draws > 1
@@ -178,23 +175,7 @@ def test_the_film_comes_back_with_what_the_whole_spectrum_says(reading: ArcReadi
 
 def test_further_data_weigh_draws_as_the_closed_form_does() -> None:
     draws = np.random.default_rng(5).normal(0.5, 0.04, 20_000)
-    table = np.full((len(draws), 4), np.nan)
-    table[:, 0] = draws
-    blank = np.zeros(1)
-    prediction = Prediction(
-        "m",
-        (),
-        blank,
-        blank,
-        blank,
-        blank,
-        blank,
-        blank.astype(complex),
-        blank,
-        blank,
-        table,
-        np.ones(len(draws)),
-    )
+    prediction = ArcDraws("m", draws, np.full(len(draws), np.nan))
     read = ArcReading(T, 1.0, 1.0, np.eye(2), (0.55, 0.03), None, (), "")
     found = further(prediction, read)
     assert found is not None
@@ -321,10 +302,10 @@ def test_the_command_takes_spectra(files: list[Path], tmp_path: Path) -> None:
     assert "broken_50C.csv" in result.output
     done = read_results(tmp_path / "out")
     rows = {(r["mechanism"], r["measurement"]): r for r in done["whole_spectrum"]}
-    film = rows["second-phase film", "activation energy"]
+    film = rows["second-phase film", "activation energy of the arc"]
     assert (
         film["ln Bayes factor, whole spectrum"]
-        > rows["blocking boundaries", "activation energy"]["ln Bayes factor, whole spectrum"]
+        > rows["blocking boundaries", "activation energy of the arc"]["ln Bayes factor, whole spectrum"]
     )
     assert len(done["failed"]) == 1
     assert_allclose(done["spectra"]["LLTO"]["bulk_S_per_cm"], BULK * 1e-3, rtol=0.03, atol=0)
