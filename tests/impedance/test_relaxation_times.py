@@ -90,7 +90,8 @@ def test_noise_is_found_and_the_band_holds_most_of_the_truth(noise: float) -> No
         assert min(abs(math.log(t / 1e-6)) for t in tops) < 0.5
         assert min(abs(math.log(t / 1e-3)) for t in tops) < 0.5
     assert_allclose(np.mean(levels), noise, rtol=0.15, atol=0)
-    assert np.mean(held) > 0.75
+    # 0.86 to 0.89 at the chosen smoothness alone.
+    assert np.mean(held) > 0.94
 
 
 def test_smoothness_rises_with_regularisation() -> None:

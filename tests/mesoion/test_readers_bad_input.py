@@ -14,7 +14,7 @@ from test_readers import FORMS, F, Z, csv, gamry, mpt, rows, windeta, zview
 
 from mesoion.errors import InputError, MeasuredFileError
 from mesoion.impedance.measurement import Measurement
-from mesoion.impedance.readers import read_measurements
+from mesoion.impedance.readers import read_batch, read_measurements
 
 
 def edited(text: str, line: int, new: str | None) -> str:
@@ -207,6 +207,27 @@ def test_a_bad_file_is_refused_with_file_line_and_remedy(tmp_path: Path, case: s
         assert fault in error.fault
     assert remedy in error.remedy
     assert len(error.remedy) > 10
+
+
+def test_of_a_folder_of_bad_files_the_good_ones_go_on(tmp_path: Path) -> None:
+    """Every fault of `BAD` and lengths in a wrong unit beside two good spectra: each named with its line, none lost."""
+    (tmp_path / "good_25C.csv").write_text(csv())
+    (tmp_path / "good_50C.mpt").write_text(mpt())
+    expected: dict[str, int | None] = {}
+    for k, (name, content, line, fault, _) in enumerate(BAD.values()):
+        path = tmp_path / f"bad{k}{Path(name).suffix}"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        if fault:
+            expected[path.name] = line
+    (tmp_path / "units.csv").write_text(csv())
+    (tmp_path / "units.toml").write_text('diameter = "8 mm"\nthickness = 2.1\n')
+    batch = read_batch([tmp_path], thickness="2.1 mm", diameter="8 mm", show_progress=False)
+    assert [m.name for m in batch.measurements] == ["good_25C", "good_50C"]
+    said = {p.path.name: str(p.error) for p in batch.problems}
+    assert len(said) == len(BAD) + 1
+    for name, line in expected.items():
+        assert f"{name}: " in said[name] if line is None else f"{name}:{line}: " in said[name]
+    assert re.search(r"units\.toml.*thickness.*such as \"2\.1 mm\"", said["units.csv"])
 
 
 @pytest.mark.parametrize(
