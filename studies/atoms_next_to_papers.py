@@ -205,6 +205,18 @@ def error_of(potential: str, group: str, key: str) -> Callable[[Tables], Estimat
     return find
 
 
+def formation(dopant: str, host: str) -> Callable[[Tables], Estimate | None]:
+    """Formation energy in eV of a defect."""
+
+    def find(tables: Tables) -> Estimate | None:
+        for row in tables.rows("formation_energies"):
+            if (row["dopant"], row["host"]) == (dopant, host):
+                return Estimate(float(row["energy_eV"]), float(row["low_eV"]), float(row["high_eV"]))
+        return None
+
+    return find
+
+
 PEROVSKITES = "perovskites"
 LSTZ = ("lstz-bulk-1573", "bulk", "all")
 LLTO = ("llto-bulk-disordered", "bulk", "all")
@@ -277,6 +289,15 @@ def rows() -> list[Row]:
         Row("LLZO", "bulk sigma at 300 K, 0.5 Ta", "S/cm", (7.3e-4, 7.3e-4), f"{GARNETS}, table 7 (0.4 Ta)",
             conductivity("llzo-ta0.5-bulk-own", 300.0))
     )  # fmt: skip
+    for dopant, host, value in (
+        ("Al", "cubic", 2.12), ("Al", "amorphous", 1.17), ("Ta", "cubic", 2.28), ("Ta", "amorphous", 2.41),
+        ("La", "cubic", 12.34), ("La", "amorphous", 9.83),
+    ):  # fmt: skip
+        found.append(
+            Row("LLZO", f"formation energy of {dopant}{' vacancy' if dopant == 'La' else ''}, {host}", "eV",
+                (value, value), f"{GARNETS}, table 1", formation(dopant, host),
+                "metals as reference; theirs does not state the charge compensation")
+        )  # fmt: skip
     for group, what in (("bulk", "cubic, Ta"), ("bulk-al", "cubic, Al"), ("melt", "amorphous")):
         for key, unit, theirs in (
             ("energy_mae_meV_per_atom", "meV/atom", {"bulk": (5.4, 6.0), "bulk-al": (1.5, 6.1), "melt": (2.5, 3.3)}),

@@ -1,6 +1,7 @@
 """Transport records of our own molecular dynamics, from the campaigns in `studies/campaigns`.
 
     python studies/own_records.py analyse RUNS [NAME...]   # trajectories in RUNS/NAME to studies/tables/own/NAME.json
+    python studies/own_records.py migration RUNS           # D of Ta, Al and La to studies/tables/own/migration.csv
     python studies/own_records.py records                  # those tables to mesoion/records/*-own.json
 
 The tables hold every diffusivity, composition, width and occupancy of a campaign with its uncertainty, and the
@@ -185,6 +186,53 @@ def write_energies(runs: Path) -> None:
         writer.writerows(rows)
 
 
+MIGRATION = {
+    "llzo-al0.25-bulk": ("Al",),
+    "llzo-al0.25-migration": ("Al", "La"),
+    "llzo-ta0.25-migration": ("Ta", "La"),
+    "llzo-sigma3-al-migration": ("Al", "La"),
+    "llzo-sigma3-ta-migration": ("Ta", "La"),
+}
+"""Campaigns in which species of the framework were followed."""
+
+
+def run_migration(runs: Path) -> None:
+    """D of cations in runs whose framework stays (Zr where La is followed): means, or why there is none."""
+    rows = []
+    for name, species in track(MIGRATION.items(), "campaigns", len(MIGRATION)):
+        for mobile in species:
+            settings = settings_of(name, mobile)
+            del settings["sites"]
+            settings |= {"framework": ["Zr"] if mobile == "La" else ["La", "Zr"], "structure_frames": 10}
+            try:
+                results = analyse(
+                    open_sources(runs / name, settings_from(settings, name)), show=False
+                ).results
+            except AtomisticError as error:
+                rows.append([name, mobile, "", "", "", "", "", str(error).partition(":")[0]])
+                continue
+            laws = [law for law in results.arrhenius if (law.direction, law.kind) == ("all", "tracer")]
+            energy = laws[0].activation_energy_eV if laws else None
+            said = (
+                "" if energy is None else f"E_a {energy.value:.2f} ({energy.low:.2f} to {energy.high:.2f}) eV"
+            )
+            for row in results.diffusivities:
+                if (row.direction, row.kind) != ("all", "tracer"):
+                    continue
+                numbers = [
+                    f"{1e4 * v:.3g}" for v in (row.value_m2_per_s, row.low_m2_per_s, row.high_m2_per_s)
+                ]
+                if not row.used:
+                    numbers = ["", "", numbers[2]]
+                note = said if row.used else "moved less than a site distance: an upper limit"
+                rows.append([name, mobile, f"{row.temperature_K:g}", row.seed, *numbers, note])
+    with (TABLES / "migration.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        head = ["campaign", "species", "temperature_K", "seed"]
+        writer.writerow([*head, "D_cm2_per_s", "low_cm2_per_s", "high_cm2_per_s", "note"])
+        writer.writerows(rows)
+
+
 def write_readers_table() -> None:
     """`diffusivities.csv` from all tables."""
     with (TABLES / "diffusivities.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -215,7 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=["analyse", "records"])
+    parser.add_argument("stage", choices=["analyse", "migration", "records"])
     parser.add_argument("runs", type=Path, nargs="?")
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
@@ -225,7 +273,10 @@ def main() -> None:
             print(name)
         return
     if given.runs is None:
-        parser.error("analyse needs the folder of the campaigns")
+        parser.error(f"{given.stage} needs the folder of the campaigns")
+    if given.stage == "migration":
+        run_migration(given.runs)
+        return
     sys.exit(1 if run_analyses(given.runs, given.names) else 0)
 
 
