@@ -209,7 +209,8 @@ def run_migration(runs: Path) -> None:
                     open_sources(runs / name, settings_from(settings, name)), show=False
                 ).results
             except AtomisticError as error:
-                rows.append([name, mobile, "", "", "", "", "", str(error).partition(":")[0]])
+                print(f"{name}, {mobile}: {error}", file=sys.stderr)
+                rows.append([name, mobile, *[""] * 5, "every run stopped, or its framework came loose"])
                 continue
             laws = [law for law in results.arrhenius if (law.direction, law.kind) == ("all", "tracer")]
             energy = laws[0].activation_energy_eV if laws else None

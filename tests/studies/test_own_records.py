@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
 import math
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,7 @@ from numpy.testing import assert_allclose
 from atomistic.analysis import analyse
 from atomistic.analysis_results import AnalysisResults
 from atomistic.analysis_settings import open_sources
+from atomistic.sampling import CampaignSettings, temperature_name
 from atomistic.trajectory import Trajectory, save_trajectory
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -69,6 +72,9 @@ def test_the_comparison_finds_what_is_there_and_says_what_is_not(
         "campaign,seed,temperature_K,cycles,started_from,order,standard_error\n"
         "lstz-bulk-1573,seed1,1573.0,100,0.7778,0.10,0.01\nlstz-bulk-1573,seed2,1573.0,100,0.7778,0.16,0.01\n"
     )
+    (own / "formation_energies.csv").write_text(
+        "dopant,host,energy_eV,low_eV,high_eV\nAl,cubic,2.0,1.8,2.2\n", encoding="utf-8"
+    )
     (own / "boundary_energies.csv").write_text(
         "campaign,boundary,relaxed,energy_J_per_m2,standard_uncertainty_J_per_m2\n"
         "lstz-sigma5-tilt,x,2,0.80,0.02\nlstz-sigma5-tilt-mcmd,x,2,0.75,0.02\n"
@@ -87,8 +93,10 @@ def test_the_comparison_finds_what_is_there_and_says_what_is_not(
     energy = found["LSTZ0.75", "energy of Sigma5 tilt"]
     assert_allclose([float(cell) for cell in energy[3:6]], [0.75, 0.711, 0.789], rtol=2e-3)
     assert_allclose(float(energy[7]), 0.75 / math.sqrt(0.67 * 0.74), rtol=5e-3)
+    assert found["LLZO", "formation energy of Al, cubic"][3:8] == ("2", "1.8", "2.2", "2.12", "0.943")
     missing = [line for line in lines if line[3] == "not computed"]
     assert found["LLZO", "bulk E_a of Li"] in missing
+    assert found["LLZO", "formation energy of Al, amorphous"] in missing
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert f"{len(lines) - len(missing)} of {len(lines)} numbers" in page
     assert page.index("<table>") < page.index("<img")
@@ -120,3 +128,48 @@ def test_every_campaign_has_settings_of_its_host() -> None:
         assert settings.sites
         assert settings.record["name"].endswith("-own")
         assert ("relative_permittivity" in settings.record) == ("sigma" not in path.stem)
+
+
+def test_migration_gives_what_moves_a_limit_for_what_stays_and_a_reason_where_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Al of known D among La and Zr at rest at 1500 K, none that moves at 900 K, and a folder without a run."""
+    study = script("own_records")
+    monkeypatch.setattr(study, "TABLES", tmp_path)
+    monkeypatch.setattr(study, "MIGRATION", {"llzo-al": ("Al",), "llzo-none": ("Al",)})
+    values = {
+        "potential": "x.mtp",
+        "seeds": [1],
+        "cell": {"kind": "llzo"},
+        "production": {"temperatures": [900.0, 1500.0], "time_ps": 200.0, "frame_interval_ps": 0.5},
+    }
+    text = json.dumps(CampaignSettings(**values).model_dump(mode="json"))
+    for name in ("llzo-al", "llzo-none"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "settings.json").write_text(text, encoding="utf-8")
+        (tmp_path / name / "potential.mtp").write_bytes(b"MTP\n")
+    rng = np.random.default_rng(3)
+    grid = np.array([[i, j, k] for i in range(4) for j in range(4) for k in range(4)]) * 3.0
+    known = 2e-9
+    for kelvin, d in ((900.0, 0.0), (1500.0, known * 1e8)):
+        ions = 12 * rng.random((24, 3)) + np.cumsum(
+            rng.normal(scale=(2 * d * 0.5) ** 0.5 + 1e-3, size=(400, 24, 3)), axis=0
+        )
+        frames = np.concatenate([np.tile(grid, (400, 1, 1)), ions], axis=1)
+        frames[:, :64] += 0.05 * rng.normal(size=(400, 64, 3))
+        run = Trajectory(
+            ("La",) * 32 + ("Zr",) * 20 + ("O",) * 12 + ("Al",) * 24,
+            0.5 * np.arange(400),
+            np.tile(12.0 * np.eye(3), (400, 1, 1)),
+            frames,
+        )
+        place = tmp_path / "llzo-al" / "production" / temperature_name(kelvin) / "seed1"
+        place.mkdir(parents=True)
+        save_trajectory(run, place / "trajectory.bin")
+        (place / "run.json").write_text(json.dumps({"temperature_K": kelvin, "seed": 1, "stopped": None}))
+    study.run_migration(tmp_path)
+    with (tmp_path / "migration.csv").open(encoding="utf-8", newline="") as stream:
+        cold, hot, none = csv.DictReader(stream)
+    assert (cold["D_cm2_per_s"], cold["note"][:26]) == ("", "moved less than a site dis")
+    assert float(hot["low_cm2_per_s"]) < 1e4 * known < float(hot["high_cm2_per_s"])
+    assert none["note"] == "every run stopped, or its framework came loose"
