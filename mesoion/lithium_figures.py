@@ -111,7 +111,7 @@ def growth_sequence(growth: Growth, pictures: int = 4) -> Figure:
     last = len(growth.time) - 1
     chosen = np.unique(np.linspace(0, last, pictures).round().astype(int))
     box = np.ptp(mesh.centers, axis=0)
-    height = 3.0 * float(np.clip(box[1] / box[0], 0.35, 1.5)) + 0.5
+    height = 3.0 * float(np.clip(box[1] / box[0], 0.45, 1.5)) + 0.5
     figure, all_axes = new_figure(2, len(chosen), width=3.1, height=height)
     axes: Any = np.atleast_2d(all_axes)
     for ax, index in zip(axes[0], chosen, strict=True):
@@ -126,7 +126,7 @@ def growth_sequence(growth: Growth, pictures: int = 4) -> Figure:
         _between_electrodes(ax)
         ax.set_title(f"t = {growth.time[index]:.3g} s")
     shown = axes[0, -1].collections[0]
-    figure.colorbar(shown, ax=list(axes[0]), shrink=0.85).set_label("filled share of the free volume")
+    figure.colorbar(shown, ax=list(axes[0]), aspect=12).set_label("filled share\nof the free volume")
     spec = axes[1, 0].get_gridspec()
     for ax in axes[1]:
         ax.remove()
