@@ -219,11 +219,15 @@ def _electrical_width(draw: Draw, rest: float, spectrum: Complexes) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ArcDraws:
-    """The boundary arc of pellets drawn from a mechanism's posterior: E_a [eV] (n,) and C_b/C_gb (n,); NaN for none."""
+    """The boundary arc of pellets drawn from a mechanism's posterior: E_a [eV] (n,) and C_b/C_gb (n,); NaN for none.
+
+    log_weight (n,): of each draw, of `Outcome.smooth_draw`.
+    """
 
     name: str
     energy: Floats
     capacitance_ratio: Floats
+    log_weight: Floats
 
 
 def arc_draws(
@@ -233,7 +237,8 @@ def arc_draws(
     case = outcome.case
     (of_grain, grain_error), (of_layer, layer_error) = case.energies()
     still, found = np.zeros(1), []
-    for a, log_size, values in outcome.draw(draws, rng):
+    taken = outcome.smooth_draw(draws, rng)
+    for a, log_size, values, _ in taken:
         scatter = rng.standard_normal(3)
         law = Law(
             of_grain + grain_error * float(scatter[0]),
@@ -251,7 +256,7 @@ def arc_draws(
         width = _electrical_width(here, rest, spectrum)
         found.append((_energy(case.temperature, rest, warm), width / here.grain_size))
     energy, ratio = np.array(found).T
-    return ArcDraws(outcome.mechanism.name, energy, ratio)
+    return ArcDraws(outcome.mechanism.name, energy, ratio, np.array([t[-1] for t in taken]))
 
 
 def relaxation_time(frequency: Floats, impedance: Complexes) -> float:

@@ -91,6 +91,18 @@ class ParameterPrior:
         density[[0, -1]] *= 0.5
         return values, density / density.sum()
 
+    def within_cell(self, value: float, points: int, share: float) -> float:
+        """The value moved by `share` of the spacing of `grid(points)`; reflected at the ends of flat priors."""
+        if self.shape == "normal":
+            return value + share * 2 * SPREAD / (points - 1) * (self.high - self.low) / (2 * 1.959964)
+        if self.shape == "log":
+            low, high, x = math.log(self.low), math.log(self.high), math.log(value)
+        else:
+            low, high, x = self.low, self.high, value
+        x += share * (high - low) / (points - 1)
+        x = 2 * low - x if x < low else 2 * high - x if x > high else x
+        return math.exp(x) if self.shape == "log" else x
+
 
 @dataclass(frozen=True)
 class MeasuredBulk:
@@ -545,6 +557,44 @@ class Outcome:
             (float(self.a[k]), float(self.log_size[k]), tuple(float(v[j]) for v in self.values))
             for k, j in zip(rows, columns, strict=True)
         ]
+
+    def smooth_draw(
+        self, count: int, rng: np.random.Generator
+    ) -> list[tuple[float, float, tuple[float, ...], float]]:
+        """Draws of (a, ln(d/given), parameters, ln weight) between the grid's points, at the middle bulk.
+
+        Parameters are uniform in the cell of a drawn point; the nuisances are drawn anew there, and the weight is the
+        likelihood integrated over them, over that at the point. Cells may so be wider than the likelihood.
+        """
+        if not self.values:
+            return [(a, d, v, 0.0) for a, d, v in self.draw(count, rng)]
+        case = self.case
+        prior = np.exp(
+            -0.5 * (self.a / case.record_spread) ** 2
+            - 0.5 * (self.log_size / math.log(case.grain_size_factor)) ** 2
+        )
+        at_points = (prior[:, None] * self._likelihood(self._resistivity)).sum(axis=0)
+        found = []
+        for j in rng.choice(len(self.values[0]), size=count, p=self.weights.sum(axis=0)).tolist():
+            moved = tuple(
+                p.within_cell(float(v[j]), len(np.unique(v)), float(rng.uniform(-0.5, 0.5)))
+                for p, v in zip(self.mechanism.parameters, self.values, strict=True)
+            )
+            column = self.mechanism.resistivity(case, self.a, self.log_size, [np.array([x]) for x in moved])
+            joint = prior * self._likelihood(column)[:, 0]
+            total = float(joint.sum())
+            if total <= 0:
+                found.append((0.0, 0.0, moved, -math.inf))
+                continue
+            k = int(rng.choice(len(joint), p=joint / total))
+            found.append((float(self.a[k]), float(self.log_size[k]), moved, math.log(total / at_points[j])))
+        return found
+
+    def _likelihood(self, resistivity: Floats) -> Floats:
+        """Of resistivities [ohm m], not normalised."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            miss = np.log(np.where(resistivity > 0, resistivity, np.nan) * self.case.measured_apparent)
+        return np.nan_to_num(np.exp(-0.5 * (miss / math.log(self.case.measured_factor)) ** 2))
 
     def predicted(self) -> tuple[float, float, float]:
         """Median and 95 % limits of the apparent boundary conductivity [S/m] after the fit."""

@@ -31,7 +31,7 @@ from mesoion.impedance.circuit_notation import parse_circuit
 from mesoion.impedance.measurement import Measurement
 from mesoion.impedance.readers import batch_files, read_batch
 from mesoion.impedance.temperature_series import common_circuit, fit_series, series_of
-from mesoion.reconcile import Case, Outcome
+from mesoion.reconcile import Case, Outcome, quantiles
 from mesoion.runfolder import RunFolder
 from mesoion.units import Area, Length, PureNumber, Temperature
 
@@ -252,7 +252,7 @@ def further(drawn: ArcDraws, reading: ArcReading) -> Further | None:
 
     The model's own uncertainty (0.02 eV, 20 % of the width: `distinguish.OBSERVABLES`) is added to the fit's.
     """
-    log_weight, agreements = np.zeros(len(drawn.energy)), []
+    log_weight, agreements = drawn.log_weight.copy(), []
     with np.errstate(invalid="ignore", divide="ignore"):
         log_ratio = np.log(drawn.capacitance_ratio)
     for observable, datum, column in (
@@ -261,12 +261,15 @@ def further(drawn: ArcDraws, reading: ArcReading) -> Further | None:
     ):
         if datum is None:
             continue
-        if not np.any(np.isfinite(column)):
+        if np.count_nonzero(np.isfinite(column) & np.isfinite(drawn.log_weight)) < 2:
             return Further(drawn.name, -math.inf, 0.0, ())
         value, spread = datum[0], math.hypot(datum[1], observable.uncertainty)
         log_weight += -0.5 * ((column - value) / spread) ** 2 - math.log(spread * math.sqrt(2 * math.pi))
-        low, middle, high = np.nanpercentile(column, [2.5, 50.0, 97.5]).tolist()
-        apart = abs(middle - value) / math.hypot(spread, float(np.nanstd(column)))
+        good = np.isfinite(column)
+        share = np.exp(drawn.log_weight[good])
+        middle, low, high = quantiles(column[good], share)
+        of_draws = math.sqrt(float(np.cov(column[good], aweights=share)))
+        apart = abs(middle - value) / math.hypot(spread, of_draws)
         if observable is WIDTH:
             x, mid, least, most = np.exp([value, middle, low, high]).tolist()
             agreements.append(Agreement("C_b/C_gb of the arc", "1", x, x * spread, mid, least, most, apart))

@@ -263,7 +263,9 @@ def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     results: dict[str, list[Outcome]] = {}
     beyond: list[dict[str, Any]] = []
     for given, case in folder.progress(list(zip(study.cases, cases, strict=True)), "materials"):
-        outcomes = [infer(case, m, study.resolution) for m in mechanisms_of(study, given)]
+        # What the arc's own data fix is narrower than the cells of a coarse grid.
+        resolution = max(study.resolution, 1.0) if case.name in arcs else study.resolution
+        outcomes = [infer(case, m, resolution) for m in mechanisms_of(study, given)]
         results[case.name] = outcomes
         close = [o for o in outcomes if reaches(o)]
         predictions = [

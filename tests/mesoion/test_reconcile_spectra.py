@@ -44,7 +44,7 @@ from mesoion.reconcile import (
 from mesoion.reconcile_spectra import ArcReading, SpectraInput, further, read_arcs
 from mesoion.reconcile_study import CaseInput, case_of_spectra
 from mesoion.runfolder import read_results
-from mesoion.units import VACUUM_PERMITTIVITY
+from mesoion.units import BOLTZMANN_EV, VACUUM_PERMITTIVITY
 
 T = 298.15
 CELSIUS = (10.0, 25.0, 40.0)
@@ -143,6 +143,7 @@ def test_geometry_moves_both_conductivities_and_the_circuit_one(reading: ArcRead
     assert_allclose(joint, [[g, g], [g, g + s]], rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_the_film_comes_back_with_what_the_whole_spectrum_says(reading: ArcReading) -> None:
     c = reading.joint(1.02, 1.1)
     of = pellet(
@@ -150,7 +151,7 @@ def test_the_film_comes_back_with_what_the_whole_spectrum_says(reading: ArcReadi
         measured_factor=math.exp(math.sqrt(c[1, 1])),
         measured_bulk=MeasuredBulk(reading.bulk, ((c[0, 0], c[0, 1]), (c[1, 0], c[1, 1]))),
     )
-    found = [infer(of, m, 0.5) for m in mechanisms()]
+    found = [infer(of, m) for m in mechanisms()]
     film, blocking = found
     # Of the film the arc fixes w/σ.
     ratio = np.log(film.values[0] / film.values[1])
@@ -175,7 +176,7 @@ def test_the_film_comes_back_with_what_the_whole_spectrum_says(reading: ArcReadi
 
 def test_further_data_weigh_draws_as_the_closed_form_does() -> None:
     draws = np.random.default_rng(5).normal(0.5, 0.04, 20_000)
-    prediction = ArcDraws("m", draws, np.full(len(draws), np.nan))
+    prediction = ArcDraws("m", draws, np.full(len(draws), np.nan), np.zeros(len(draws)))
     read = ArcReading(T, 1.0, 1.0, np.eye(2), (0.55, 0.03), None, (), "")
     found = further(prediction, read)
     assert found is not None
@@ -187,6 +188,21 @@ def test_further_data_weigh_draws_as_the_closed_form_does() -> None:
     nothing = further(prediction, replace(read, log_width=(0.0, 0.1)))
     assert nothing is not None
     assert nothing.log_factor == -math.inf
+
+
+def test_draws_between_the_points_of_a_grid_have_the_posteriors_moments() -> None:
+    """In slabs the barrier that closes a gap is normal; the grid is coarser than it is wide."""
+    of = slabs(measured_apparent=2e-4, measured_factor=1.5)
+    outcome = infer(of, segregation(prior("barrier", "flat", 0.0, 6.0)))
+    assert outcome.values[0][1] > spreads(of) * BOLTZMANN_EV * T
+    taken = outcome.smooth_draw(800, np.random.default_rng(8))
+    barrier, weight = np.array([t[2][0] for t in taken]), np.exp([t[3] for t in taken])
+    mean = float(np.average(barrier, weights=weight))
+    sd = math.sqrt(float(np.average((barrier - mean) ** 2, weights=weight)))
+    kt = BOLTZMANN_EV * T
+    assert len(np.unique(barrier)) > 700
+    assert_allclose(mean, -gap(of) * kt, rtol=0, atol=0.1 * spreads(of) * kt)
+    assert_allclose(sd, spreads(of) * kt, rtol=0.1, atol=0)
 
 
 def test_evidence_over_the_bulk_is_the_joint_normal() -> None:
