@@ -193,8 +193,8 @@ def test_further_data_weigh_draws_as_the_closed_form_does() -> None:
 def test_draws_between_the_points_of_a_grid_have_the_posteriors_moments() -> None:
     """In slabs the barrier that closes a gap is normal; the grid is coarser than it is wide."""
     of = slabs(measured_apparent=2e-4, measured_factor=1.5)
-    outcome = infer(of, segregation(prior("barrier", "flat", 0.0, 6.0)))
-    assert outcome.values[0][1] > spreads(of) * BOLTZMANN_EV * T
+    outcome = infer(of, segregation(prior("barrier", "flat", 0.0, 12.0)))
+    assert outcome.values[0][1] > 2 * spreads(of) * BOLTZMANN_EV * T
     taken = outcome.smooth_draw(800, np.random.default_rng(8))
     barrier, weight = np.array([t[2][0] for t in taken]), np.exp([t[3] for t in taken])
     mean = float(np.average(barrier, weights=weight))
