@@ -36,6 +36,9 @@ LARGEST_CORE_CHARGE = 1.5e19
 BOUND_SLACK = 3.0
 """The reduced model is trusted up to this multiple of its tolerance."""
 
+LARGEST_RESISTANCE = 1e6
+"""Resistance of a boundary over that of a grain: beyond, all of the pellet's is in the boundaries (to 1e-6)."""
+
 LARGEST_WIDTH_OVER_GRAIN_SIZE = 0.12
 """Above this a zero-thickness boundary is no description of the layer any more (docs/meshes.md)."""
 
@@ -173,6 +176,13 @@ class RepresentativeVolume:
         sigma, *rest = np.broadcast_arrays(np.atleast_1d(grain), *across.values(), *along.values())
         count = len(names)
         values = np.empty(len(sigma), dtype=complex)
+        shrunk = np.ones(len(sigma))
+        if count == 1:
+            # Beyond, rounding would decide; where no sheet carries current past the boundaries, σ_eff goes as 1/r.
+            strength = np.abs(rest[0] * sigma)
+            far = (strength > LARGEST_RESISTANCE) & (np.real(rest[1]) <= 0)
+            shrunk = np.where(far, LARGEST_RESISTANCE / np.where(far, strength, 1.0), 1.0)
+            rest[0] = rest[0] * shrunk
         unsure = np.ones(len(sigma), dtype=bool)
         model = self.reduced[k]
         if model is not None:
@@ -190,7 +200,7 @@ class RepresentativeVolume:
                 {t: s[j] for t, s in zip(names, rest[count:], strict=True)},
             )
             values[j] = np.trace(tensor) / 2
-        return values
+        return np.asarray(values * shrunk)
 
 
 def _reduced(
@@ -199,7 +209,7 @@ def _reduced(
     (name,) = polycrystals.boundary_names
     ranges = {name: boundary_range or BoundaryRange()}
     try:
-        return ReducedPolycrystal.build(polycrystals, ranges, tolerance=tolerance, max_solves=15)
+        return ReducedPolycrystal.build(polycrystals, ranges, tolerance=tolerance, max_solves=25)
     except ConvergenceError:
         # Too wide a range for a small basis: every answer then comes from a full solve.
         return None

@@ -47,6 +47,8 @@ PER_CM = 0.01
 Positive = Field(gt=0)
 LARGEST_RATIO = 30.0
 """The reduced model is built for layers up to this much more conductive than the grain; beyond, full solves."""
+LEAST_RATIO = 1e-7
+"""And down to this: more resistive layers have the same fields, so that its answers hold for them too."""
 TEMPERATURE_TOLERANCE = 3.0
 """A measurement this near to the report temperature is compared with it [K]."""
 
@@ -253,7 +255,8 @@ def _volumes(
             grain_size_spread=wanted.grain_size_spread,
             boundary_fractions=dict(fractions),
             boundary_range=BoundaryRange(
-                ratio=(low[0] / 5, min(high[1] * 5, LARGEST_RATIO)), width=(low[2] / 1.5, high[3] * 1.5)
+                ratio=(max(low[0] / 5, LEAST_RATIO), min(high[1] * 5, LARGEST_RATIO)),
+                width=(low[2] / 1.5, high[3] * 1.5),
             ),
             realisations=wanted.realisations,
             seed=study.seed,

@@ -38,6 +38,9 @@ RECORDS = HERE.parent / "mesoion" / "records"
 RECORD_NAMES = {"lstz-bulk-1573": "lstz-bulk-own", "llto-bulk-disordered": "llto-bulk-own"}
 """Of the bulk that a sintered pellet has; every other record is called as its campaign, with -own."""
 
+LEAST_TEMPERATURES = 3
+"""In one direction at least: nothing checks a law of two points, and one run each says little of its scatter."""
+
 HOSTS: dict[str, dict[str, Any]] = {
     "llzo": {
         "material": "LLZO",
@@ -250,6 +253,11 @@ def record_texts() -> dict[str, str]:
     for path in sorted(TABLES.glob("*.json")):
         results = load_results(path)
         if "migration" in path.stem:
+            continue
+        region = "boundary" if results.boundary is not None else "bulk"
+        seen = [len(law.temperatures_K) for law in results.arrhenius if law.region == region]
+        if max(seen, default=0) < LEAST_TEMPERATURES:
+            print(f"{path.stem}: no record: {max(seen, default=0)} temperatures", file=sys.stderr)
             continue
         try:
             record = record_of(results, record_settings(results, None, path.name))

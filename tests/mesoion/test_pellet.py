@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from mesoion.errors import InputError
 from mesoion.material import Material
 from mesoion.pellet import Leads, Pellet, RepresentativeVolume, electrode_impedance
+from mesoion.pellet_study import LEAST_RATIO
 from mesoion.physics import Electrode
 from mesoion.reading import read_spectrum
 from mesoion.reduced import BoundaryRange
@@ -70,6 +71,18 @@ def test_reduced_and_full_volumes_agree_for_complex_admittivities(volume: Repres
     fast = volume.effective(grain, across, along, SIZE)
     assert volume.full_solves == before
     assert_allclose(fast, full.effective(grain, across, along, SIZE), rtol=1e-3, atol=0)
+
+
+def test_layers_far_more_resistive_than_the_reduced_range_need_no_full_solve() -> None:
+    """Where all resistance is in the boundaries σ_eff falls as 1/r, far below the end of the range at 1e-7 too."""
+    span = BoundaryRange(ratio=(LEAST_RATIO, 1.0), width=(1e-5, 1e-2))
+    wide = RepresentativeVolume.build(n_grains=12, boundary_range=span, realisations=1, seed=4)
+    before = wide.full_solves
+    resistance = 1e-9 / np.logspace(-9, -15, 7)
+    found = wide.effective(1.0, {"general": resistance}, {"general": np.full(7, -1e-9)}, SIZE).real
+    assert wide.full_solves == before
+    # At 1e-9 the grains still add 1 / (r/d) of 3e-6.
+    assert_allclose(found * resistance, found[-1] * resistance[-1], rtol=1e-5, atol=0)
 
 
 def test_several_boundary_types_are_solved_in_full_and_mix_between_their_pure_cases() -> None:
