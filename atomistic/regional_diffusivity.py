@@ -12,8 +12,8 @@ a regression over windows of three lengths; crossings are no error here, they ar
 
 Across: the motion in z is taken as diffusion with D_r and the measured mean density in each region (Smoluchowski), on
 bins finer than a step; its propagator over a lag gives the likelihood of all observed transitions, maximised over
-ln D_r (G. Hummer, New J. Phys. 7, 34 (2005), doi 10.1088/1367-2630/7/1/034). The variance that binning and vibration
-add to a displacement is taken off.
+ln D_r by its exact slope (G. Hummer, New J. Phys. 7, 34 (2005), doi 10.1088/1367-2630/7/1/034). The variance that
+binning and vibration add to a displacement is taken off.
 
 Both covariances are sandwiches over blocks of time, all ions of a block together: correlated ions widen them.
 """
@@ -48,6 +48,10 @@ _BLOCKS = 30
 _LEAST_WINDOWS = 16
 _MOST_BINS = 320
 _BINS_PER_STEP = 4.0
+_MOST_GRIDS = 3
+_FLOOR = 1e-14
+_LARGEST_SLOPE = 1e-4
+"""Of the mean ln P by ln D: what a search that found the maximum may leave."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def regional_diffusivity(
             raise TrajectoryError(f"region {name!r} was hardly ever visited; choose wider layers")
     along, vibration, along_covariance, freedom = _along(moved, inside, len(layers.names), lag, interval)
     across, across_covariance, across_freedom = _across(
-        moved[..., 2], layers, lag, interval, vibration, np.diag(along_covariance)[len(layers.names) :], along
+        moved[..., 2], layers, lag, interval, vibration, np.diag(along_covariance)[len(layers.names) :]
     )
     start = lag * interval
     result = {}
@@ -247,25 +251,86 @@ def _bins(layers: _Map, width: float) -> tuple[Floats, Ints]:
     return np.append(edges, layers.height), np.array(region, dtype=np.int64)
 
 
-def _log_propagator(log_d: Floats, edges: Floats, region: Ints, density: Floats, time: float) -> Floats:
-    """ln P(i → j) (k, k) over `time` for diffusion on periodic bins with equilibrium weights density·width."""
-    width = np.diff(edges)
-    d = np.exp(log_d)[region]
-    after = np.roll(np.arange(len(width)), -1)
-    # Two half bins in series, so that an interface between regions is exact for a steady current.
-    conductance = 1 / (0.5 * width / (d * density) + 0.5 * width[after] / (d[after] * density[after]))
-    weight = density * width
-    root = np.sqrt(weight)
-    k = len(width)
-    symmetric = np.zeros((k, k))
-    np.add.at(symmetric, (np.arange(k), after), conductance / (root * root[after]))
-    np.add.at(symmetric, (after, np.arange(k)), conductance / (root * root[after]))
-    symmetric -= np.diag((conductance + np.roll(conductance, 1)) / weight)
-    values, vectors = np.linalg.eigh(symmetric)
-    exponential = (vectors * np.exp(np.minimum(values, 0.0) * time)) @ vectors.T
-    propagator = exponential * (root[None, :] / root[:, None])
-    logarithm: Floats = np.log(np.maximum(propagator, 1e-14))
-    return logarithm
+@dataclass(frozen=True)
+class _Layered:
+    """Diffusion on periodic bins: edges (k+1,) Å, the region of each bin, its density, and the lag in ps."""
+
+    edges: Floats
+    region: Ints
+    density: Floats
+    time: float
+
+    def propagator(self, log_d: Floats) -> _Propagator:
+        """P(i → j) (k, k) over the lag, with equilibrium weights density·width."""
+        width = np.diff(self.edges)
+        k = len(width)
+        after = np.roll(np.arange(k), -1)
+        # Two half bins in series, so that an interface between regions is exact for a steady current.
+        half = 0.5 * width / (np.exp(log_d)[self.region] * self.density)
+        conductance = 1 / (half + half[after])
+        weight = self.density * width
+        root = np.sqrt(weight)
+        symmetric = np.zeros((k, k))
+        np.add.at(symmetric, (np.arange(k), after), conductance / (root * root[after]))
+        np.add.at(symmetric, (after, np.arange(k)), conductance / (root * root[after]))
+        symmetric -= np.diag((conductance + np.roll(conductance, 1)) / weight)
+        values, vectors = np.linalg.eigh(symmetric)
+        decay = np.exp(np.minimum(values, 0.0) * self.time)
+        exponential = (vectors * decay) @ vectors.T
+        # Below the floor rounding decides; such a transition pulls D nowhere.
+        exponential[exponential * (root / root[:, None]) < _FLOOR] = 0.0
+        gap = values[:, None] - values
+        near = np.abs(gap) * self.time < 1e-7
+        divided = np.where(
+            near,
+            0.5 * self.time * (decay[:, None] + decay),
+            (decay[:, None] - decay) / np.where(near, 1.0, gap),
+        )
+        return _Propagator(
+            exponential, root, vectors, divided, after, conductance**2 * half, conductance**2 * half[after]
+        )
+
+
+@dataclass(frozen=True)
+class _Propagator:
+    """exp(S t) of the symmetric generator S, and what its derivative by each ln D needs.
+
+    With S = V Λ Vᵀ the derivative of exp(S t) is V (F ∘ Vᵀ dS V) Vᵀ, where F_ij = (e^(λ_i t) − e^(λ_j t))/(λ_i − λ_j)
+    (`divided`). before, behind: d(conductance k)/d(ln D) of the bins k and k + 1 that it joins.
+    """
+
+    exponential: Floats
+    root: Floats
+    vectors: Floats
+    divided: Floats
+    after: Ints
+    before: Floats
+    behind: Floats
+
+    def logarithm(self) -> Floats:
+        """ln P(i → j) (k, k)."""
+        scaled = self.exponential * (self.root / self.root[:, None])
+        logarithm: Floats = np.log(np.maximum(scaled, _FLOOR))
+        return logarithm
+
+    def slope(self, counts: Floats, region: Ints) -> Floats:
+        """d(Σ counts·ln P)/d(ln D) (regions,)."""
+        known = self.exponential > 0
+        share = np.where(known, counts / np.where(known, self.exponential, 1.0), 0.0)
+        inner = self.vectors.T @ share @ self.vectors
+        outer = self.vectors @ (self.divided * inner) @ self.vectors.T
+        k = np.arange(len(self.root))
+        root, after = self.root, self.after
+        by_conductance = (
+            (outer[k, after] + outer[after, k]) / (root * root[after])
+            - outer[k, k] / root**2
+            - outer[after, after] / root[after] ** 2
+        )
+        number = int(region.max()) + 1
+        found = np.zeros(number)
+        np.add.at(found, region, by_conductance * self.before)
+        np.add.at(found, region[after], by_conductance * self.behind)
+        return found
 
 
 def _across(
@@ -275,14 +340,39 @@ def _across(
     interval: float,
     vibration: Floats,
     vibration_variance: Floats,
-    guess: Floats,
 ) -> tuple[Floats, Floats, float]:
     """D (regions,) Å²/ps across the layers, its covariance, and the degrees of freedom."""
-    frames, ions = z.shape
     time = lag * interval
-    guess = np.maximum(guess, 1e-3 * float(np.max(guess)) if np.max(guess) > 0 else 1e-12)
-    step = math.sqrt(2 * float(guess.min()) * time)
-    width = max(step / _BINS_PER_STEP, layers.height / _MOST_BINS)
+    starts = np.arange(0, len(z) - lag, lag)
+    squares = (z[starts + lag] - z[starts]) ** 2
+    inside = layers.of(z[starts])
+    guess = np.array([float(squares[inside == r].mean()) for r in range(len(layers.names))]) / (2 * time)
+    if guess.max() <= 0:
+        guess = np.full(len(layers.names), 1e-12)
+    guess = np.maximum(guess, 1e-3 * guess.max())
+    for _ in range(_MOST_GRIDS):
+        step = math.sqrt(2 * float(guess.min()) * time)
+        width = max(step / _BINS_PER_STEP, layers.height / _MOST_BINS)
+        optimum, covariance, freedom, bin_width = _most_likely(z, layers, lag, time, width, np.log(guess))
+        d = np.exp(optimum)
+        finer = math.sqrt(2 * float(d.min()) * time) / _BINS_PER_STEP
+        if width <= 1.5 * max(finer, layers.height / _MOST_BINS):
+            break
+        # The ions of a slow region stay within bins as wide as a fast one's steps: count again, finer.
+        guess = np.maximum(d, 1e-3 * d.max())
+    corrected = d - bin_width**2 / (12 * time) - vibration / (2 * time)
+    covariance = covariance * np.outer(d, d) + np.diag(vibration_variance) / (4 * time**2)
+    return corrected, covariance, freedom
+
+
+def _most_likely(
+    z: Floats, layers: _Map, lag: int, time: float, width: float, start: Floats
+) -> tuple[Floats, Floats, float, Floats]:
+    """ln D (regions,) of greatest likelihood on bins of this width, covariance, degrees of freedom, bin widths.
+
+    Raises TrajectoryError when the search ends short of the maximum.
+    """
+    frames, ions = z.shape
     edges, region = _bins(layers, width)
     folded = np.mod(z, layers.height)
     bin_of = np.minimum(np.searchsorted(edges, folded, side="right") - 1, len(region) - 1)
@@ -293,43 +383,41 @@ def _across(
     density /= density.mean()
     blocks = min(_BLOCKS, (frames - 1) // (2 * lag))
     starts = np.arange(0, frames - lag, lag)
-    origin, target = bin_of[starts].ravel(), bin_of[starts + lag].ravel()
-    block = np.repeat(np.minimum(starts * blocks // (frames - 1), blocks - 1), ions)
-    counts = np.zeros((len(region), len(region)))
-    np.add.at(counts, (origin, target), 1.0)
+    block = np.minimum(starts * blocks // (frames - 1), blocks - 1)
+    counts = np.zeros((blocks, len(region), len(region)))
+    np.add.at(counts, (np.repeat(block, ions), bin_of[starts].ravel(), bin_of[starts + lag].ravel()), 1.0)
+    total = counts.sum(0)
+    number = len(layers.names)
+    diffusion = _Layered(edges, region, density, time)
 
-    def loss(log_d: Floats) -> float:
-        return -float(np.sum(counts * _log_propagator(log_d, edges, region, density, time)) / counts.sum())
+    def loss(log_d: Floats) -> tuple[float, Floats]:
+        propagator = diffusion.propagator(log_d)
+        value = -float(np.sum(total * propagator.logarithm())) / total.sum()
+        return value, -propagator.slope(total, region) / total.sum()
 
-    start = np.log(guess)
+    low, high = start - 12, start + 6
     found = optimize.minimize(
-        loss, start, method="L-BFGS-B", bounds=[(s - 9, s + 9) for s in start], options={"ftol": 1e-11}
-    )
+        loss, start, jac=True, method="L-BFGS-B", bounds=list(zip(low, high, strict=True)),
+        options={"ftol": 1e-13, "gtol": 1e-7, "maxiter": 500},
+    )  # fmt: skip
     optimum = np.asarray(found.x, dtype=float)
-    delta = 0.02
-    number = len(optimum)
-    shifts = np.eye(number) * delta
-    slopes = [
-        (
-            _log_propagator(optimum + s, edges, region, density, time)
-            - _log_propagator(optimum - s, edges, region, density, time)
+    free = (optimum > low) & (optimum < high)
+    if np.any(np.abs(np.asarray(found.jac))[free] > _LARGEST_SLOPE):
+        raise TrajectoryError(
+            "D across the layers: the search of the greatest likelihood ended short of it "
+            f"({found.message}); choose wider layers or a longer start_time"
         )
-        / (2 * delta)
-        for s in shifts
-    ]
-    scores = np.array([np.bincount(block, g[origin, target], minlength=blocks) for g in slopes])
-    hessian = np.empty((number, number))
-    for a in range(number):
-        for b in range(number):
-            hessian[a, b] = (
-                loss(optimum + shifts[a] + shifts[b]) - loss(optimum + shifts[a] - shifts[b])
-                - loss(optimum - shifts[a] + shifts[b]) + loss(optimum - shifts[a] - shifts[b])
-            ) / (4 * delta**2)  # fmt: skip
-    inverse = np.linalg.pinv(hessian * counts.sum(), hermitian=True)
+    at = diffusion.propagator(optimum)
+    scores = np.array([at.slope(part, region) for part in counts]).T
+    delta = 0.01
+    hessian = np.array(
+        [
+            (loss(optimum + shift)[1] - loss(optimum - shift)[1]) / (2 * delta)
+            for shift in np.eye(number) * delta
+        ]
+    )
+    inverse = np.linalg.pinv(0.5 * (hessian + hessian.T) * total.sum(), hermitian=True)
     centred = scores - scores.mean(1, keepdims=True)
-    log_covariance = inverse @ (centred @ centred.T) @ inverse * blocks / max(blocks - 1, 1)
-    d = np.exp(optimum)
+    covariance = inverse @ (centred @ centred.T) @ inverse * blocks / max(blocks - 1, 1)
     bin_width = np.array([float(widths[region == r].mean()) for r in range(number)])
-    corrected = d - bin_width**2 / (12 * time) - vibration / (2 * time)
-    covariance = log_covariance * np.outer(d, d) + np.diag(vibration_variance) / (4 * time**2)
-    return corrected, covariance, float(max(blocks - 1, 1))
+    return optimum, covariance, float(max(blocks - 1, 1)), bin_width

@@ -16,7 +16,7 @@ from atomistic.arrhenius_fit import BOLTZMANN_EV, fit_arrhenius
 from atomistic.diffusivity import ANGSTROM2_PER_PS, Diffusivity, combine, diffusivity
 from atomistic.displacements import framework_drift, mean_square_displacement, window_covariance
 from atomistic.errors import InputError, TrajectoryError
-from atomistic.regional_diffusivity import regional_diffusivity
+from atomistic.regional_diffusivity import _Layered, _Propagator, regional_diffusivity
 
 Walk = tuple[np.ndarray, np.ndarray, np.ndarray, float]
 FRAMES, IONS, STEP = 1000, 20, 0.5
@@ -344,6 +344,50 @@ def test_a_layer_with_fewer_ions_is_no_less_right() -> None:
     hits, ratios = regional_coverage(5, 400, 40, 0.4)
     assert hits.min() >= stats.binom.ppf(0.0005, 5, 0.93)
     np.testing.assert_allclose(ratios, 1, rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("along", "across"),
+    [
+        ((0.02, 0.02), (0.4, 0.1)),
+        ((0.01, 0.3), (0.4, 0.1)),
+        ((0.005, 0.005), (0.5, 0.5)),
+        ((0.3, 0.3), (0.05, 0.3)),
+    ],
+)
+def test_across_is_found_however_far_from_along(
+    along: tuple[float, float], across: tuple[float, float]
+) -> None:
+    ratios = np.zeros(2)
+    for seed in range(3):
+        x = layered(np.random.default_rng([seed, 9]), 600, 30, along, across)
+        found = regional_diffusivity(x, 1.0, LAYERS, 20.0)
+        for k, (name, d) in enumerate(zip(LAYERS, across, strict=True)):
+            ratios[k] += found[name].across.value / (d * ANGSTROM2_PER_PS) / 3
+    np.testing.assert_allclose(ratios, 1, rtol=0.12, atol=0)
+
+
+def test_slope_of_the_likelihood_is_that_of_its_differences() -> None:
+    rng = np.random.default_rng(5)
+    region = np.repeat([0, 1, 2, 0], [7, 5, 4, 3])
+    edges = np.concatenate([[0.0], np.cumsum(rng.uniform(0.2, 0.4, len(region)))])
+    layers = _Layered(edges, region, rng.uniform(0.5, 2.0, 3)[region], 1.5)
+    counts, at = rng.uniform(0, 5, (len(region), len(region))), np.log([0.3, 0.05, 0.8])
+
+    def likelihood(log_d: np.ndarray) -> float:
+        return float(np.sum(counts * layers.propagator(log_d).logarithm()))
+
+    shifts = 1e-5 * np.eye(3)
+    differences = [(likelihood(at + h) - likelihood(at - h)) / 2e-5 for h in shifts]
+    np.testing.assert_allclose(layers.propagator(at).slope(counts, region), differences, rtol=1e-7, atol=0)
+
+
+def test_a_search_that_ends_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = layered(np.random.default_rng(3), 400, 30, (0.5, 0.15), (0.4, 0.1))
+    exact = _Propagator.slope
+    monkeypatch.setattr(_Propagator, "slope", lambda *given: exact(*given) * np.array([1.0, -1.0]))
+    with pytest.raises(TrajectoryError, match="ended short"):
+        regional_diffusivity(x, 1.0, LAYERS, 20.0)
 
 
 @pytest.mark.slow
