@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atomistic.errors import CompositionError, GeometryError, InputError
+from atomistic.errors import CompositionError, FileFormatError, GeometryError, InputError
 from atomistic.labels import read_frames, write_bytes
 from atomistic.sampling import CampaignSettings, CellSettings
 
@@ -61,7 +61,10 @@ def build_cell(cell: CellSettings, seed: int, base: Path, candidate: Candidate |
     """
     rng = np.random.default_rng([seed, 1])
     if cell.kind == "file":
-        atoms = read_frames(base / str(cell.path).replace("{seed}", str(seed)))[-1]
+        path = base / str(cell.path).replace("{seed}", str(seed))
+        atoms = read_frames(path)[-1]
+        if atoms.cell.rank < 3:
+            raise FileFormatError(path, None, "has no cell of three vectors", "give a periodic structure")
         atoms.calc = None
         return atoms.repeat(cell.repeat) if cell.repeat else atoms
     if cell.kind == "cif":

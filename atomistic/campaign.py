@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from atomistic.building import build_campaign
 from atomistic.dynamics import LammpsPotential, MDResult
-from atomistic.errors import FileFormatError, InputError
+from atomistic.errors import AtomisticError, FileFormatError, InputError
 from atomistic.labels import frame_text, read_frames, write_bytes
 from atomistic.lammps import run_burst, run_md
 from atomistic.lammps_files import to_lammps_cell
@@ -582,12 +582,19 @@ def run_campaign(
         raise InputError("production", None, "a table [production] with temperatures is needed for MD")
     if until == "mcmd" and settings.equilibration_temperature is None:
         raise InputError("mcmd", None, "a table [mcmd], or a temperature in [equilibration], is needed")
-    open_campaign(settings, folder, base)
-    mtp = folder / "potential.mtp"
-    build_campaign(settings, folder, base, read_mtp(mtp) if mtp.exists() else None, show=progress)
+    fresh = not folder.exists()
+    try:
+        open_campaign(settings, folder, base)
+        mtp = folder / "potential.mtp"
+        build_campaign(settings, folder, base, read_mtp(mtp) if mtp.exists() else None, show=progress)
+        _check_pairs(settings, Campaign.load(folder))
+    except AtomisticError:
+        # Settings that cannot be built leave no folder in the way of the mended ones.
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     if until == "build":
         return []
-    _check_pairs(settings, Campaign.load(folder))
     tell = say or (lambda text: None)
     temperatures = settings.production.temperatures if until == "md" and settings.production else ()
     records: list[dict[str, Any]] = []
