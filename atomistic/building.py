@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -66,11 +67,14 @@ def build_cell(cell: CellSettings, seed: int, base: Path, candidate: Candidate |
         if atoms.cell.rank < 3:
             raise FileFormatError(path, None, "has no cell of three vectors", "give a periodic structure")
         atoms.calc = None
+        _check_size(cell, len(atoms))
         return atoms.repeat(cell.repeat) if cell.repeat else atoms
     if cell.kind == "cif":
-        from atomistic.disorder import cell_from_cif
+        from atomistic.disorder import cell_from_cif, read_cif
 
-        return cell_from_cif(base / str(cell.path), rng=rng, repeat=cell.repeat or (1, 1, 1))
+        path = base / str(cell.path)
+        _check_size(cell, math.floor(sum(read_cif(path).formula.values())))
+        return cell_from_cif(path, rng=rng, repeat=cell.repeat or (1, 1, 1))
     if cell.kind == "boundary":
         from atomistic.boundaries import build
 
@@ -85,12 +89,23 @@ def build_cell(cell: CellSettings, seed: int, base: Path, candidate: Candidate |
             max_area=cell.search.max_area,
             max_strain=cell.search.max_strain,
         )
+    _check_size(cell, _LEAST_ATOMS[cell.kind])
     atoms = bulk_cell(cell.kind, cell.contents, cell.repeat, rng)
-    if len(atoms) > cell.max_atoms:
-        raise InputError(
-            "cell.repeat", cell.repeat, f"{len(atoms)} atoms exceed max_atoms = {cell.max_atoms}"
-        )
+    _check_size(cell, len(atoms), repeated=True)
     return atoms
+
+
+_LEAST_ATOMS = {"llzo": 56, "lstz": 4, "llto": 4}
+"""Of the framework in the smallest cell that `repeat` multiplies (LLZO: the primitive one), without Li, La and Sr."""
+
+
+def _check_size(cell: CellSettings, atoms: int, *, repeated: bool = False) -> None:
+    """Raises InputError before the work is done where so many atoms, times the repeats, exceed `max_atoms`."""
+    total = atoms if repeated else atoms * math.prod(cell.repeat or (1, 1, 1))
+    if total > cell.max_atoms:
+        raise InputError(
+            "cell.repeat", cell.repeat, f"{total} atoms or more exceed max_atoms = {cell.max_atoms}"
+        )
 
 
 def search_boundary(

@@ -59,6 +59,8 @@ def read_cif(path: str | Path) -> DisorderedCrystal:
     from ase.io import read
 
     path = Path(path)
+    if path.is_dir():
+        raise FileFormatError(path, None, "is a folder", "give a CIF of one structure")
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise FileFormatError(path, None, "larger than 5 MB", "give a CIF of one structure")
@@ -78,7 +80,7 @@ def read_cif(path: str | Path) -> DisorderedCrystal:
     except Exception as error:
         # The reader raises whatever its parsing trips over; to the user they are all one thing.
         raise FileFormatError(
-            path, None, f"is not a crystal structure ({type(error).__name__}: {str(error)[:120]})",
+            path, None, f"is not a crystal structure ({str(error)[:120] or 'no structure in it'})",
             "check cell, symmetry and the _atom_site loop",
         ) from error  # fmt: skip
     if not (np.all(np.isfinite(cell)) and np.all(np.isfinite(positions)) and abs(np.linalg.det(cell)) > 1.0):

@@ -134,12 +134,15 @@ def whole_frames(dump: bytes, atoms: int, after: int | None) -> bytes:
     return b"".join(mark + frame for frame in frames)
 
 
-BROKEN_UP = ("Lost atoms", "Non-numeric", "out of range atoms", "angstrom apart", "Neighbor list overflow")
+BROKEN_UP = (
+    "lost atoms", "non-numeric", "out of range atoms", "angstrom apart", "neighbor list overflow",
+    "did not assign all restart atoms",
+)  # fmt: skip
 
 
 def broken_up(text: str) -> bool:
     """Whether the log or output of a failed process says that the atoms flew apart or fell together."""
-    return any(words in text for words in BROKEN_UP)
+    return any(words in text.lower() for words in BROKEN_UP)
 
 
 def failure(text: str, said: str, code: int, log: Path) -> AtomisticError:
@@ -152,6 +155,11 @@ def failure(text: str, said: str, code: int, log: Path) -> AtomisticError:
         )
     if "angstrom apart" in last:
         return GeometryError(f"{last}; move one of them")
+    if broken_up(last):
+        return LammpsError(
+            f"LAMMPS stopped: {last} (see {log}); the atoms flew apart: relax the structure first, take a smaller "
+            "time step or a longer ramp, or a potential that knows such structures"
+        )
     return LammpsError(f"LAMMPS stopped: {last} (see {log})")
 
 
