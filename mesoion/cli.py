@@ -226,7 +226,8 @@ def fit(
         str | None, typer.Option(help="Mean, such as 3um; with --pellet the width is given in nm too.")
     ] = None,
     electrode: Annotated[
-        str | None, typer.Option(metavar="blocking|none", help="With --pellet; blocking unless given.")
+        str | None,
+        typer.Option(metavar="blocking|'charge transfer'|none", help="With --pellet; blocking unless given."),
     ] = None,
     seed: Seed = 1,
     out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("runs/fit"),

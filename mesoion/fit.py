@@ -1,4 +1,4 @@
-"""Fit of a pellet to measured spectra: grains, boundaries, blocking ones, electrodes and leads, at all temperatures.
+"""Fit of a pellet to measured spectra: grains, boundaries, space charge, blocking ones, electrodes, leads, one series.
 
 The pellet itself is the model. With layer width w and grain size d, at temperature T,
 
@@ -6,7 +6,9 @@ The pellet itself is the model. With layer width w and grain size d, at temperat
     blocking boundaries: the same layer without conduction,
     Z = (L/A)/σ_eff(k_b, r, s, p) + 1/[Q (iω)^n] + R + iωL₀,   r = w(1/k_gb − 1/k_b), s = w(k_gb − k_b),
 
-σ_eff of a polycrystal with a share p of blocking boundaries (`mesoion.mixed_boundaries`). n_j = 1 is a layer with one
+σ_eff of a polycrystal with a share p of blocking boundaries (`mesoion.mixed_boundaries`). With a `Lattice` of sites the
+layers carry a core charge, and r and s are those of its space charge too (`mesoion.charged_boundary`); blocking layers
+stay without. Electrodes that exchange Li have R_ct beside Q, R_ct/T ∝ exp(E_ct/kT). n_j = 1 is a layer with one
 relaxation time; measured arcs are depressed, n_j < 1. Parameters are fitted in coordinates in which their priors are
 normal: logarithms of positive ones, logits of shares and exponents.
 """
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit, logit
 
+from mesoion.charged_boundary import Lattice, charged_boundary
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.impedance.measurement import Measurement
 from mesoion.mixed_boundaries import BLOCKING, OPEN, PolycrystalModel
@@ -39,6 +42,8 @@ DATA_BELOW, PRIOR_ABOVE = 1 / 3, 0.8
 """Posterior over prior width: below the first the data decide a parameter, above the second only the prior does."""
 
 Scale = Literal["log", "share", "exponent", "plain"]
+Electrode = Literal["blocking", "charge transfer", "none"]
+PER_NM2 = 1e18
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,9 @@ def default_parameters() -> dict[str, Parameter]:
         Parameter("electrode_capacitance", "S s^n/m^2", "log", ln(1e-2), 3.0, (-30.0, 12.0)),
         Parameter("electrode_exponent", "1", "exponent", 1.5, 1.5, (-8.0, 25.0)),
         Parameter("electrode_activation_energy", "eV", "plain", 0.0, 0.2, (-1.0, 2.0)),
+        Parameter("charge_transfer_resistance", "ohm m^2", "log", ln(1e-3), 4.0, (-30.0, 20.0), free=False),
+        Parameter("charge_transfer_activation_energy", "eV", "plain", 0.4, 0.25, (0.0, 2.5), free=False),
+        Parameter("core_charge", "e/nm^2", "plain", 0.0, 1.5, (-8.0, 8.0), free=False),
         Parameter("lead_resistance", "ohm", "log", ln(1e-9), 1.0, (-60.0, 20.0), free=False),
         Parameter("lead_inductance", "H", "log", ln(1e-15), 1.0, (-60.0, 5.0), free=False),
         Parameter("noise", "1", "log", ln(0.01), 1.5, (ln(1e-5), ln(0.5))),
@@ -124,9 +132,11 @@ class PelletFit:
     """A series of spectra of one pellet and the posterior of its parameters.
 
     measurements: with temperature and geometry, one for each temperature. polycrystal: the effective admittivity.
-    parameters: from `default_parameters`, changed as known. electrode: "blocking" (constant-phase tail) or "none".
-    grain_size [m]: where known the width is reported in metres too.
-    Raises InputError for spectra without temperature or geometry, and for different pellets.
+    parameters: from `default_parameters`, changed as known. electrode: "blocking" (constant-phase tail), "charge
+    transfer" (a resistance beside it) or "none". grain_size [m]: where known the width is reported in metres too.
+    space_charge: sites of grain and layer; the core charge is then fitted, and the grain size needed.
+    Raises InputError for spectra without temperature or geometry, for different pellets, and for a space charge without
+    a grain size.
     """
 
     def __init__(
@@ -135,9 +145,14 @@ class PelletFit:
         polycrystal: PolycrystalModel,
         parameters: Mapping[str, Parameter] | None = None,
         *,
-        electrode: Literal["blocking", "none"] = "blocking",
+        electrode: Electrode = "blocking",
         grain_size: float | None = None,
+        space_charge: Lattice | None = None,
     ) -> None:
+        if space_charge is not None and grain_size is None:
+            raise InputError(
+                "grain_size", None, "a space charge needs it: its length does not scale with the grains"
+            )
         if not measurements:
             raise InputError("measurements", 0, "give at least one spectrum")
         for m in measurements:
@@ -152,6 +167,7 @@ class PelletFit:
                 )
         self.measurements = tuple(sorted(measurements, key=lambda m: m.temperature or 0.0))
         self.polycrystal, self.electrode, self.grain_size = polycrystal, electrode, grain_size
+        self.space_charge = space_charge
         self.temperatures = np.array([m.temperature for m in self.measurements], dtype=float)
         self.reference_temperature = float(1 / np.mean(1 / self.temperatures))
         first = self.measurements[0].geometry
@@ -170,6 +186,16 @@ class PelletFit:
         unknown = sorted(set(parameters or {}) - set(self.parameters))
         if unknown:
             raise InputError("parameters", unknown, f"parameters are: {', '.join(self.parameters)}")
+        modelled = {
+            "charge_transfer_resistance": electrode == "charge transfer",
+            "charge_transfer_activation_energy": electrode == "charge transfer",
+            "core_charge": space_charge is not None,
+        }
+        for name, there in modelled.items():
+            self.parameters[name] = replace(self.parameters[name], free=there)
+            if name in (parameters or {}) and not there:
+                needed = "space_charge" if name == "core_charge" else 'electrode = "charge transfer"'
+                raise InputError(name, "a prior", f"the model has none; give {needed}")
         self.parameters |= dict(parameters or {})
         if electrode == "none":
             for name in ("electrode_capacitance", "electrode_exponent", "electrode_activation_energy"):
@@ -179,6 +205,7 @@ class PelletFit:
                 "bulk_activation_energy",
                 "boundary_activation_energy",
                 "electrode_activation_energy",
+                "charge_transfer_activation_energy",
             ):
                 self.parameters[name] = replace(self.parameters[name], free=False)
         width = self.parameters["width_over_grain_size"]
@@ -242,10 +269,13 @@ class PelletFit:
         """σ_t [S/m] of the polycrystal at zero frequency and the temperatures of the series (t,)."""
         bulk, boundary = self.conductivities(values)
         width, blocked = values["width_over_grain_size"], BLOCKED * bulk
+        # Any frequency serves where no displacement current flows.
+        still = np.zeros(len(bulk))
+        across, along = self._excess(values, bulk, boundary, still, still, still, self._inverse)
         effective = self.polycrystal.effective_admittivity(
             bulk,
-            {OPEN: width * (1 / boundary - 1 / bulk), BLOCKING: width * (1 / blocked - 1 / bulk)},
-            {OPEN: width * (boundary - bulk), BLOCKING: width * (blocked - bulk)},
+            {OPEN: across, BLOCKING: width * (1 / blocked - 1 / bulk)},
+            {OPEN: along, BLOCKING: width * (blocked - bulk)},
             1.0,
             values["blocking_fraction"],
         )
@@ -273,25 +303,67 @@ class PelletFit:
         n, m = values["bulk_exponent"], values["boundary_exponent"]
         grain = bulk * (1 + np.exp(n * (phase + log_omega + np.log(permittivity / bulk))))
         displaced = boundary * np.exp(m * (phase + log_omega + np.log(of_boundary / boundary)))
-        open_layer, blocked = boundary + displaced, BLOCKED * bulk + displaced
+        blocked = BLOCKED * bulk + displaced
         width = values["width_over_grain_size"]
+        across, along = self._excess(values, bulk, boundary, grain - bulk, displaced, log_omega, inverse)
         effective = self.polycrystal.effective_admittivity(
             grain,
-            {OPEN: width * (1 / open_layer - 1 / grain), BLOCKING: width * (1 / blocked - 1 / grain)},
-            {OPEN: width * (open_layer - grain), BLOCKING: width * (blocked - grain)},
+            {OPEN: across, BLOCKING: width * (1 / blocked - 1 / grain)},
+            {OPEN: along, BLOCKING: width * (blocked - grain)},
             1.0,
             values["blocking_fraction"],
         )
         z = self.geometry.cell_constant / effective
-        if self.electrode == "blocking":
-            capacitance = values["electrode_capacitance"] * np.exp(
-                -values["electrode_activation_energy"] * inverse
+        if self.electrode != "none":
+            admittance = values["electrode_capacitance"] * np.exp(
+                values["electrode_exponent"] * (phase + log_omega)
+                - values["electrode_activation_energy"] * inverse
             )
-            z = z + np.exp(-values["electrode_exponent"] * (phase + log_omega)) / (
-                capacitance * self.geometry.area
-            )
+            if self.electrode == "charge transfer":
+                ratio = self.reference_temperature * inverse * BOLTZMANN_EV + 1.0
+                admittance = admittance + ratio / values["charge_transfer_resistance"] * np.exp(
+                    -values["charge_transfer_activation_energy"] * inverse
+                )
+            z = z + 1 / (admittance * self.geometry.area)
         z = z + values["lead_resistance"] + 1j * values["lead_inductance"] * np.exp(log_omega)
         return np.asarray(z)
+
+    def _excess(
+        self,
+        values: Mapping[str, float],
+        bulk: Floats,
+        boundary: Floats,
+        of_bulk: Complexes | Floats,
+        of_boundary: Complexes | Floats,
+        log_omega: Floats,
+        inverse: Floats,
+    ) -> tuple[Complexes, Complexes]:
+        """Excess r/d [ohm m] and s/d [S/m] of open boundaries (m,), with their space charge; inverse (m,) or (1,)."""
+        width = values["width_over_grain_size"]
+        if self.space_charge is None:
+            grain, layer = bulk + of_bulk, boundary + of_boundary
+            return (
+                np.asarray(width * (1 / layer - 1 / grain), dtype=np.complex128),
+                np.asarray(width * (layer - grain), dtype=np.complex128),
+            )
+        assert self.grain_size is not None
+        across: Complexes = np.empty(len(log_omega), dtype=np.complex128)
+        along: Complexes = np.empty_like(across)
+        for x in np.unique(inverse):
+            at = np.broadcast_to(inverse == x, log_omega.shape)
+            charged = charged_boundary(
+                self.space_charge,
+                width=width * self.grain_size,
+                core_charge=values["core_charge"] * PER_NM2,
+                temperature=1 / (1 / self.reference_temperature + float(x) * BOLTZMANN_EV),
+                permittivity=values["permittivity"],
+                permittivity_ratio=values["permittivity_ratio"],
+            )
+            across[at], along[at] = charged.excess(
+                float(np.broadcast_to(bulk, at.shape)[at][0]), float(np.broadcast_to(boundary, at.shape)[at][0]),
+                np.asarray(of_bulk)[at], np.asarray(of_boundary)[at], np.exp(log_omega[at]),
+            )  # fmt: skip
+        return np.asarray(across / self.grain_size), np.asarray(along / self.grain_size)
 
     # ---- likelihood -----------------------------------------------------------------------------------------------
     def misfit(self, values: Mapping[str, float]) -> Floats:

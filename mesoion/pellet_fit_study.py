@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from mesoion.charged_boundary import Lattice
 from mesoion.config import Model, StudyModel
 from mesoion.errors import ConvergenceError, InputError
-from mesoion.fit import MostProbable, Parameter, PelletFit, default_parameters
+from mesoion.fit import Electrode, MostProbable, Parameter, PelletFit, default_parameters
 from mesoion.impedance.fit_study import MeasuredPath
 from mesoion.impedance.measurement import Measurement
 from mesoion.impedance.readers import batch_files, read_batch
+from mesoion.material import Material
 from mesoion.mixed_boundaries import shipped
 from mesoion.pellet import Interval
 from mesoion.posterior import Posterior, sample
@@ -61,6 +63,18 @@ class PriorInput(Model):
         return parameter.with_prior(self.value, given)
 
 
+class SpaceChargeInput(Model):
+    """Sites of grain and boundary layer by transport records: names or paths; the core charge is fitted."""
+
+    grain: str
+    boundary: str
+
+    def lattice(self) -> Lattice:
+        """Site densities and occupancies. Raises InputError for records of the wrong region."""
+        material = Material.from_records(self.grain, {"boundary": self.boundary}, relative_permittivity=1.0)
+        return Lattice.of(material, "boundary", 298.15)
+
+
 class Study(StudyModel):
     """Spectra of one pellet at one or more temperatures; geometry holds for files that do not state their own."""
 
@@ -71,7 +85,8 @@ class Study(StudyModel):
     area: Annotated[Area, Positive] | None = None
     temperature: Annotated[Temperature, Positive] | None = None
     grain_size: Annotated[Length, Positive] | None = None
-    electrode: Literal["blocking", "none"] = "blocking"
+    electrode: Electrode = "blocking"
+    space_charge: SpaceChargeInput | None = None
     lowest_frequency: Annotated[Frequency, Positive] | None = None
     highest_frequency: Annotated[Frequency, Positive] | None = None
     priors: dict[str, PriorInput] = Field(default_factory=dict)
@@ -90,6 +105,8 @@ class Study(StudyModel):
         low, high = self.lowest_frequency, self.highest_frequency
         if low is not None and high is not None and low >= high:
             raise ValueError("lowest_frequency is not below highest_frequency")
+        if self.space_charge is not None and self.grain_size is None:
+            raise ValueError("space_charge needs grain_size: a space charge does not scale with the grains")
         return self
 
     def further_files(self) -> list[Path]:
@@ -121,7 +138,11 @@ def problem(study: Study, measurements: list[Measurement]) -> PelletFit:
     if study.accuracy is not None and "noise" not in changed:
         changed["noise"] = parameters["noise"].with_prior(study.accuracy, 2.0)
     chosen = [cut_to(m, study.lowest_frequency, study.highest_frequency) for m in measurements]
-    return PelletFit(chosen, shipped(), changed, electrode=study.electrode, grain_size=study.grain_size)
+    lattice = None if study.space_charge is None else study.space_charge.lattice()
+    return PelletFit(
+        chosen, shipped(), changed,
+        electrode=study.electrode, grain_size=study.grain_size, space_charge=lattice,
+    )  # fmt: skip
 
 
 def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
@@ -179,7 +200,7 @@ def headline(posterior: Posterior) -> list[dict[str, Any]]:
     for e in posterior.estimates():
         if e.name in ("bulk_activation_energy", "boundary_activation_energy"):
             name = "E_a bulk" if e.name.startswith("bulk") else "E_a grain boundary"
-        elif e.name in ("width_over_grain_size", "blocking_fraction", "permittivity"):
+        elif e.name in ("width_over_grain_size", "blocking_fraction", "permittivity", "core_charge"):
             name = e.name.replace("_", " ")
         else:
             continue

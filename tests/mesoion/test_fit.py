@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from mesoion.charged_boundary import Lattice
 from mesoion.errors import InputError
 from mesoion.fit import Parameter, PelletFit, default_parameters
 from mesoion.impedance.measurement import Geometry, Measurement
@@ -46,9 +47,11 @@ def blank(temperature: float) -> Measurement:
     return Measurement(FREQUENCY, np.full(60, 1e3 - 1e3j), f"{temperature:g} K", GEOMETRY, temperature)
 
 
-def simulated(truth: dict[str, float], temperatures: list[float], seed: int) -> list[Measurement]:
+def simulated(
+    truth: dict[str, float], temperatures: list[float], seed: int, **model: Any
+) -> list[Measurement]:
     """Spectra of the model itself with relative noise on both parts."""
-    made = PelletFit([blank(t) for t in temperatures], shipped())
+    made = PelletFit([blank(t) for t in temperatures], shipped(), **model)
     rng = np.random.default_rng(seed)
     found = []
     for m, z in zip(made.measurements, made.model(truth).reshape(-1, 60), strict=True):
@@ -267,3 +270,90 @@ def test_boundaries_that_may_add_no_resistance_have_an_unbounded_conductivity(se
     certain = Posterior(series, best, drawn, np.zeros(200), 1.0, 200, 1.0).conductivities()[0]["apparent_gb"]
     assert isinstance(certain, Interval)
     assert 0 < certain.low < certain.value < certain.high < 1.3 * certain.value
+
+
+# --- space charge and electrodes ------------------------------------------------------------------------------------
+
+LATTICE = Lattice(2e27, 0.5, 2e27, 0.5)
+CHARGED: dict[str, Any] = {"space_charge": LATTICE, "grain_size": 2e-6}
+WITH_CHARGE = TRUTH | {
+    "core_charge": 2.0, "width_over_grain_size": 3e-4, "boundary_conductivity": 1e-4, "blocking_fraction": 1e-4,
+}  # fmt: skip
+TRANSFER = TRUTH | {"charge_transfer_resistance": 2e-3, "charge_transfer_activation_energy": 0.5}
+
+
+def test_without_core_charge_and_with_short_debye_lengths_the_layers_are_slabs_in_series() -> None:
+    blanks, still = [blank(300.0), blank(340.0)], TRUTH | {"core_charge": 0.0}
+    plain = PelletFit(blanks, shipped())
+    errors = []
+    for density in (3e28, 3e30):
+        charged = PelletFit(
+            blanks, shipped(), space_charge=Lattice(density, 0.5, density, 0.5), grain_size=2e-6
+        )
+        np.testing.assert_allclose(
+            charged.total_conductivity(still), plain.total_conductivity(TRUTH), rtol=1e-10, atol=0
+        )
+        errors.append(np.max(np.abs(charged.model(still) / plain.model(TRUTH) - 1)))
+    # Charging over a Debye length, a tenth as long in the second, is what slabs leave out.
+    assert errors[0] < 0.02
+    np.testing.assert_allclose(errors[1], errors[0] / 10, rtol=0.3, atol=0)
+    assert [p.name for p in charged.free if p not in plain.free] == ["core_charge"]
+
+
+def test_what_flows_at_low_frequency_is_the_total_conductivity_of_charged_boundaries() -> None:
+    slow = Measurement(np.geomspace(1e-1, 1e-3, 12), np.full(12, 1e3 - 1e3j), "s", GEOMETRY, 300.0)
+    fit = PelletFit([slow], shipped(), electrode="none", **CHARGED)
+    truth = WITH_CHARGE | {"bulk_exponent": 1.0, "boundary_exponent": 1.0}
+    total = fit.total_conductivity(truth)[0]
+    assert total < 0.9 * fit.total_conductivity(truth | {"core_charge": 0.0})[0]
+    np.testing.assert_allclose(GEOMETRY.cell_constant / total, fit.model(truth)[-1].real, rtol=1e-5, atol=0)
+
+
+def test_core_charge_is_recovered_where_the_boundary_s_conductivity_is_known() -> None:
+    fit = PelletFit(
+        simulated(WITH_CHARGE, [290.0, 325.0], 3, **CHARGED),
+        shipped(),
+        {
+            name: default_parameters()[name].fixed(WITH_CHARGE[name])
+            for name in ("boundary_conductivity", "boundary_activation_energy", "blocking_fraction")
+        },
+        **CHARGED,
+    )
+    best = fit.most_probable(2, seed=1)
+    low, high = best.interval("core_charge")
+    assert low < WITH_CHARGE["core_charge"] < high
+    assert high - low < 0.5
+
+
+def test_charge_transfer_is_recovered_and_without_any_the_electrodes_block() -> None:
+    blocking = PelletFit([blank(300.0)], shipped())
+    fit = PelletFit([blank(300.0)], shipped(), electrode="charge transfer")
+    closed = TRANSFER | {"charge_transfer_resistance": 1e12}
+    np.testing.assert_allclose(fit.model(closed), blocking.model(TRUTH), rtol=1e-10, atol=0)
+    made = simulated(TRANSFER, [290.0, 325.0], 5, electrode="charge transfer")
+    best = PelletFit(made, shipped(), electrode="charge transfer").most_probable(3, seed=1)
+    for name in ("charge_transfer_resistance", "charge_transfer_activation_energy"):
+        low, high = best.interval(name)
+        assert low < TRANSFER[name] < high
+    low, high = best.interval("charge_transfer_activation_energy")
+    assert high - low < 0.3
+
+
+def test_a_charged_spectrum_costs_less_than_a_millisecond() -> None:
+    fit = PelletFit(simulated(WITH_CHARGE, [300.0], 1, **CHARGED), shipped(), **CHARGED)
+    u = np.array([p.coordinate(WITH_CHARGE[p.name]) for p in fit.free])
+    assert np.isfinite(fit.log_posterior(u))
+    times = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        fit.log_posterior(u)
+        times.append(time.perf_counter() - begun)
+    assert min(times) < 1e-3
+
+
+def test_models_that_lack_what_they_need_are_refused() -> None:
+    with pytest.raises(InputError, match="grain_size"):
+        PelletFit([blank(300.0)], shipped(), space_charge=LATTICE)
+    prior = {"core_charge": default_parameters()["core_charge"].with_prior(1.0, 0.5)}
+    with pytest.raises(InputError, match="give space_charge"):
+        PelletFit([blank(300.0)], shipped(), prior)

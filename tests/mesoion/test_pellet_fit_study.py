@@ -14,8 +14,17 @@ from mesoion.cli import app
 from mesoion.errors import InputError
 from mesoion.fit import MostProbable, PelletFit, default_parameters
 from mesoion.impedance.measurement import Geometry, Measurement
+from mesoion.impedance.readers import read_batch
 from mesoion.mixed_boundaries import shipped
-from mesoion.pellet_fit_study import PriorInput, cut_to, on_their_limits, warning_of
+from mesoion.pellet_fit_study import (
+    PriorInput,
+    SpaceChargeInput,
+    Study,
+    cut_to,
+    on_their_limits,
+    problem,
+    warning_of,
+)
 from mesoion.runfolder import read_results
 from mesoion.study import run_study
 
@@ -158,3 +167,23 @@ def test_a_parameter_on_its_limit_is_named() -> None:
     best = MostProbable(fit, middle, 0.0, np.eye(n), np.eye(n))
     assert on_their_limits(best) == ["width over grain size"]
     assert "fit the arcs by circuits" in warning_of(on_their_limits(best))
+
+
+def test_a_study_names_the_sites_of_a_space_charge(files: list[Path]) -> None:
+    asked: dict[str, Any] = {
+        "title": "charged", "files": files, "thickness": "2 mm", "diameter": "10 mm",
+        "space_charge": {"grain": "llzo-bulk", "boundary": "llzo-sigma17"},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="space_charge needs grain_size"):
+        Study.model_validate(asked)
+    study = Study.model_validate(asked | {"grain_size": "2 um", "electrode": "charge transfer"})
+    read = read_batch(study.files, thickness=2e-3, diameter=1e-2, show_progress=False)
+    fit = problem(study, list(read.measurements))
+    free = {p.name for p in fit.free}
+    assert {"core_charge", "charge_transfer_resistance"} <= free
+    assert np.isfinite(fit.log_posterior(np.array([p.mean for p in fit.free])))
+    wrong = study.model_copy(
+        update={"space_charge": SpaceChargeInput(grain="llzo-sigma17", boundary="llzo-bulk")}
+    )
+    with pytest.raises(InputError):
+        problem(wrong, list(read.measurements))
