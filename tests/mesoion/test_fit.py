@@ -65,16 +65,21 @@ def series() -> PelletFit:
     return PelletFit(simulated(TRUTH, [290.0, 325.0], 11), shipped())
 
 
-def test_a_spectrum_of_sixty_frequencies_costs_less_than_a_millisecond() -> None:
-    fit = PelletFit(simulated(TRUTH, [300.0], 1), shipped())
-    u = np.array([p.coordinate(TRUTH[p.name]) for p in fit.free])
+def least_time(truth: dict[str, float], **model: Any) -> float:
+    """Of 300 evaluations of the posterior, one spectrum of 60 frequencies [s]."""
+    fit = PelletFit(simulated(truth, [300.0], 1, **model), shipped(), **model)
+    u = np.array([p.coordinate(truth[p.name]) for p in fit.free])
     assert np.isfinite(fit.log_posterior(u))
     times = []
     for _ in range(300):
         begun = time.perf_counter()
         fit.log_posterior(u)
         times.append(time.perf_counter() - begun)
-    assert min(times) < 1e-3
+    return min(times)
+
+
+def test_a_spectrum_of_sixty_frequencies_costs_less_than_a_millisecond() -> None:
+    assert least_time(TRUTH) < 1e-3
 
 
 def test_truth_is_recovered_and_the_noise_with_it(series: PelletFit) -> None:
@@ -340,15 +345,7 @@ def test_charge_transfer_is_recovered_and_without_any_the_electrodes_block() -> 
 
 
 def test_a_charged_spectrum_costs_less_than_a_millisecond() -> None:
-    fit = PelletFit(simulated(WITH_CHARGE, [300.0], 1, **CHARGED), shipped(), **CHARGED)
-    u = np.array([p.coordinate(WITH_CHARGE[p.name]) for p in fit.free])
-    assert np.isfinite(fit.log_posterior(u))
-    times = []
-    for _ in range(200):
-        begun = time.perf_counter()
-        fit.log_posterior(u)
-        times.append(time.perf_counter() - begun)
-    assert min(times) < 1e-3
+    assert least_time(WITH_CHARGE, **CHARGED) < 1e-3
 
 
 def test_models_that_lack_what_they_need_are_refused() -> None:
