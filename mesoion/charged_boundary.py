@@ -40,6 +40,8 @@ BESIDE = 16.0
 """Debye lengths of grain beside the layer, on top of the depletion that the charge can make."""
 LARGEST_STEP, MOST_STEPS, SETTLED = 4.0, 200, 1e-10
 """Newton's step is cut to this [kT/e], at most so many are taken, and the last is this small."""
+MOST_RESISTANCE = 1e60
+"""Of a step over the same with its reference occupancy: beyond it squares leave the range of doubles."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def charged_boundary(
     """Equilibrium of a layer of `width` [m] with `core_charge` [elementary charges per m²], positive or negative.
 
     permittivity: relative, of the grain; permittivity_ratio: of the layer over it. Raises ConvergenceError where the
-    potential is not found.
+    potential is not found, or empties or fills the sites altogether.
     """
     decay = lattice.debye_length(permittivity, temperature)
     dense = max(lattice.site_density, lattice.boundary_site_density * min(1.0, 1 / permittivity_ratio))
@@ -162,9 +164,11 @@ def charged_boundary(
         core_charge / width,
     )
     psi, resistivity, conductivity, free, left = found
-    if not left <= SETTLED:
+    emptied = not (np.all(resistivity < MOST_RESISTANCE) and np.all(free[:-1] * MOST_RESISTANCE > free[-1]))
+    if emptied or not left <= SETTLED:
         raise ConvergenceError(
-            "the potential of a charged boundary was not found; give a smaller core charge",
+            "the core charge empties or fills the sites beyond what numbers hold, or its potential was not found; give "
+            "a smaller one",
             at=f"{core_charge:.3g} e/m², width {width:.3g} m",
         )
     capacity = free * ELEMENTARY_CHARGE**2 / (BOLTZMANN * temperature)

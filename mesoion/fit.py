@@ -377,7 +377,7 @@ class PelletFit:
         try:
             with np.errstate(all="ignore"):
                 r = self.misfit(values)
-        except InputError:
+        except (InputError, ConvergenceError):
             return -np.inf
         cost = float(r @ r) / values["noise"] ** 2
         total = -0.5 * cost - len(r) * np.log(values["noise"]) - 0.5 * len(r) * np.log(2 * np.pi)
@@ -502,8 +502,12 @@ class PelletFit:
             full = u.copy()
             full[moving] = x
             values = self.values(full)
-            with np.errstate(all="ignore"):
-                r = self.misfit(values) / values["noise"]
+            try:
+                with np.errstate(all="ignore"):
+                    r = self.misfit(values) / values["noise"]
+            except ConvergenceError:
+                # A trial step to a charge no boundary holds: far off, so that the search turns back.
+                r = np.full(2 * len(self.frequency), np.inf)
             prior = (x - self._mean[moving]) / self._deviation[moving]
             joined = np.concatenate([r, prior])
             return np.asarray(np.nan_to_num(joined, nan=1e6, posinf=1e6, neginf=-1e6), dtype=float)

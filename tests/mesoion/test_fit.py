@@ -348,6 +348,15 @@ def test_a_charged_spectrum_costs_less_than_a_millisecond() -> None:
     assert least_time(WITH_CHARGE, **CHARGED) < 1e-3
 
 
+def test_no_charge_within_the_prior_ends_a_sampling() -> None:
+    fit = PelletFit(simulated(WITH_CHARGE, [290.0, 325.0], 1, **CHARGED), shipped(), **CHARGED)
+    rng, impossible = np.random.default_rng(0), 0
+    for _ in range(1000):
+        u = fit._mean + 1.5 * fit._deviation * rng.normal(size=len(fit.free))
+        impossible += not np.isfinite(fit.log_posterior(np.clip(u, fit._low, fit._high)))
+    assert 0 < impossible < 100
+
+
 def test_models_that_lack_what_they_need_are_refused() -> None:
     with pytest.raises(InputError, match="grain_size"):
         PelletFit([blank(300.0)], shipped(), space_charge=LATTICE)

@@ -7,7 +7,7 @@ import pytest
 
 from mesoion.bicrystal import solve_bicrystal
 from mesoion.charged_boundary import ChargedBoundary, Lattice, charged_boundary
-from mesoion.errors import InputError
+from mesoion.errors import ConvergenceError, InputError
 from mesoion.material import Material, Phase
 from mesoion.units import VACUUM_PERMITTIVITY
 
@@ -76,3 +76,15 @@ def test_impossible_lattices_are_refused(change: dict[str, float]) -> None:
     good = {"site_density": 3e28, "occupancy": 0.7, "boundary_site_density": 3e28, "boundary_occupancy": 0.7}
     with pytest.raises(InputError, match=next(iter(change))):
         Lattice(**(good | change))
+
+
+@pytest.mark.parametrize(("charge", "permittivity"), [(-7e18, 6.6), (-4.2e18, 2.4), (-5.3e18, 1.0)])
+def test_a_charge_that_fills_every_site_is_a_typed_error(charge: float, permittivity: float) -> None:
+    with pytest.raises(ConvergenceError, match="smaller"):
+        charged_boundary(
+            Lattice(2e27, 0.5, 2e27, 0.5),
+            width=3e-10,
+            core_charge=charge,
+            temperature=T,
+            permittivity=permittivity,
+        )
