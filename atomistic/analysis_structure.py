@@ -444,7 +444,7 @@ class Structure:
         atoms = campaign.equilibrated(seed)
         if atoms is None or campaign.potential.suffix != ".mtp":
             raise InputError("rest", seed, "an equilibrated cell and a moment tensor potential are needed")
-        calculator = MTPCalculator(campaign.potential)
+        calculator = MTPCalculator(campaign.potential, core=campaign.core)
         fmax = asked.fmax or None
         if fmax is not None:
             atoms.calc = calculator

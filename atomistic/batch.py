@@ -105,7 +105,7 @@ def _common(replicas: list[_Replica], given: set[str]) -> tuple[MTPotential, Pro
         production = campaign.settings.production
         assert production is not None
         checks = {
-            "potential": (file_sha256(campaign.potential), file_sha256(first.potential)),
+            "potential": (campaign.checksums(), first.checksums()),
             "timestep_fs": (campaign.settings.timestep_fs, settings.timestep_fs),
             "production.npt_ps": (production.npt_ps, settings.production.npt_ps),
             "production.ramp_ps": (production.ramp_ps, settings.production.ramp_ps),
@@ -221,7 +221,7 @@ def export_batch(
         "replicas": rows,
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "batch_model.h", model_header(potential).encode())
+    write_bytes(out / "batch_model.h", model_header(potential, replicas[0].campaign.core).encode())
     shutil.copyfile(SOURCE, out / SOURCE.name)
     job = job_text(
         potential, jobs, timestep_fs=timestep, npt_steps=npt_steps, steps=length, frame_steps=every
@@ -484,7 +484,7 @@ def _store(
         "mean_volume_A3": mean("volume_A3"),
         "mean_potential_energy_eV": mean("potential_energy_eV"),
         "engine": "batch",
-        "potential_sha256": file_sha256(campaign.potential),
+        **campaign.checksums(),
         "settings_sha256": campaign.settings.checksum,
         "versions": {name: version(name) for name in ("mesoion", "numpy")},
     }

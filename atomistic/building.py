@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from atomistic.boundaries import Candidate
     from atomistic.crystals import Crystal
+    from atomistic.mtp.core import RepulsiveCore
     from atomistic.mtp.potential import MTPotential
 
 
@@ -109,7 +110,13 @@ def _check_size(cell: CellSettings, atoms: int, *, repeated: bool = False) -> No
 
 
 def search_boundary(
-    cell: CellSettings, folder: Path, potential: MTPotential | None, *, seed: int, show: bool | None = None
+    cell: CellSettings,
+    folder: Path,
+    potential: MTPotential | None,
+    core: RepulsiveCore | None = None,
+    *,
+    seed: int,
+    show: bool | None = None,
 ) -> list[tuple[Candidate, dict[str, float | None]]]:
     """Candidates of a boundary, best first, with their energies; kept in folder/search.json.
 
@@ -138,7 +145,7 @@ def search_boundary(
     ranked: list[tuple[Candidate, dict[str, float | None]]] = []
     relaxed = found[: options.relax] if potential is not None else []
     if relaxed and potential is not None:
-        reference = BulkReference(cell, potential, seed=seed, fmax=options.fmax)
+        reference = BulkReference(cell, potential, core, seed=seed, fmax=options.fmax)
         fallen: GeometryError | None = None
         for candidate in track(relaxed, "boundary energies", show=show):
             energies = []
@@ -193,12 +200,13 @@ class BulkReference:
         self,
         cell: CellSettings,
         potential: MTPotential,
+        core: RepulsiveCore | None = None,
         *,
         seed: int = 1,
         arrangements: int = 3,
         fmax: float = 0.1,
     ) -> None:
-        self.potential, self.fmax = potential, fmax
+        self.potential, self.core, self.fmax = potential, core, fmax
         rng = np.random.default_rng([seed, 2])
         repeat = (1, 1, 1) if cell.host == "llzo" else (4, 4, 4)
         units = 8 if cell.host == "llzo" else 64
@@ -232,7 +240,8 @@ class BulkReference:
         from atomistic.boundaries import relaxed_energy
         from atomistic.mtp.calculator import MTPCalculator
 
-        return relaxed_energy(atoms, MTPCalculator(self.potential), fmax=self.fmax, steps=400)
+        calculator = MTPCalculator(self.potential, core=self.core)
+        return relaxed_energy(atoms, calculator, fmax=self.fmax, steps=400)
 
     def boundary_energy(self, atoms: Atoms) -> tuple[float, float]:
         """Energy per area (J/m²) of a boundary cell's two boundaries after relaxation, and its standard uncertainty.
@@ -357,6 +366,7 @@ def build_campaign(
     folder: Path,
     base: Path,
     potential: MTPotential | None,
+    core: RepulsiveCore | None = None,
     *,
     show: bool | None = None,
 ) -> dict[str, Any]:
@@ -374,7 +384,7 @@ def build_campaign(
         return held
     candidate, ranked = None, []
     if settings.cell.kind == "boundary":
-        ranked = search_boundary(settings.cell, build, potential, seed=settings.seeds[0], show=show)
+        ranked = search_boundary(settings.cell, build, potential, core, seed=settings.seeds[0], show=show)
         candidate = ranked[0][0]
     report: dict[str, Any] = {"cells": {}}
     for seed in settings.seeds:

@@ -29,8 +29,8 @@ from atomistic.labels import frame_text, read_frames, write_bytes
 from atomistic.lammps import run_burst, run_md
 from atomistic.lammps_files import to_lammps_cell
 from atomistic.monte_carlo import SwapSampler, lattice_sites
+from atomistic.mtp.core import RepulsiveCore
 from atomistic.mtp.potential import MTPotential, read_mtp, write_mtp
-from atomistic.record import file_sha256
 from atomistic.sampling import (
     VACANCY,
     Campaign,
@@ -63,7 +63,7 @@ def open_campaign(settings: CampaignSettings, folder: Path, base: Path) -> None:
     """Make the folder with settings and potential, or check that it is this campaign's.
 
     base: folder that paths in the settings start from. Raises InputError where another campaign is there, or for a
-    potential that is neither shipped nor a file.
+    potential that is neither shipped nor a file, FileFormatError for a core that cannot be read.
     """
     path = folder / "settings.json"
     if path.exists():
@@ -82,11 +82,16 @@ def open_campaign(settings: CampaignSettings, folder: Path, base: Path) -> None:
             raise InputError("potential", settings.potential, f"a path of a .mtp file, or one of {shipped}")
     elif settings.mcmd is not None:
         raise InputError("mcmd", "a LAMMPS pair style", "swaps need a moment tensor potential")
+    if settings.core is not None and source is None:
+        raise InputError("core", settings.core, "cores belong to moment tensor potentials")
     grade = _grade_source(settings, base)
+    potential = read_mtp(source) if source is not None else None
+    core = _core_of(settings, source, potential, base)
     folder.mkdir(parents=True, exist_ok=True)
-    if source is not None:
-        potential = read_mtp(source)
+    if potential is not None:
         write_mtp(potential, folder / "potential.mtp")
+        if core is not None:
+            core.save(folder / "potential.core")
         if settings.grade_limit is not None:
             _write_grade(grade, potential, folder / "potential.grade")
     elif isinstance(settings.potential, PairStyle):
@@ -96,6 +101,17 @@ def open_campaign(settings: CampaignSettings, folder: Path, base: Path) -> None:
             shutil.copyfile(file, folder / file.name)
         write_bytes(folder / "pair_style.json", settings.potential.model_dump_json(indent=1).encode())
     write_bytes(path, (settings.model_dump_json(indent=1) + "\n").encode())
+
+
+def _core_of(
+    settings: CampaignSettings, source: Path | None, potential: MTPotential | None, base: Path
+) -> RepulsiveCore | None:
+    """The core named in the settings, else the one beside the potential, else None."""
+    if source is None or potential is None:
+        return None
+    if settings.core is None:
+        return RepulsiveCore.beside(source, potential.species)
+    return RepulsiveCore.load(base / settings.core, potential.species)
 
 
 def _grade_source(settings: CampaignSettings, base: Path) -> Path | None:
@@ -149,6 +165,7 @@ class _Unit:
             assert isinstance(style, PairStyle)
             files = [folder / Path(name).name for name in style.files]
             self.potential = LammpsPotential(style.commands, style.species, files)
+        self.core = self.campaign.core
         grade = folder / "potential.grade"
         self.grade = grade if grade.exists() else None
 
@@ -186,6 +203,7 @@ class _Unit:
             self.potential,
             directory=self.work / name,
             engine=self.settings.engine,
+            core=self.core,
             grade_file=self.grade,
             **options,
         )
@@ -201,7 +219,7 @@ class _Unit:
             "species": {s: symbols.count(s) for s in sorted(set(symbols))},
             "timestep_fs": self.settings.timestep_fs,
             **record,
-            "potential_sha256": file_sha256(self.campaign.potential),
+            **self.campaign.checksums(),
             "settings_sha256": self.settings.checksum,
             "versions": {name: version(name) for name in ("mesoion", "lammps", "numpy")},
         }
@@ -338,6 +356,7 @@ class _SwapStage:
             moves=mcmd.moves,
             sites=sites,
             on_sites=on_sites,
+            core=unit.core,
         )
         self.state_file = unit.work / "state.npz"
 
@@ -412,6 +431,7 @@ class _SwapStage:
             self.potential,
             directory=unit.work / "burst",
             engine=unit.settings.engine,
+            core=unit.core,
             grade_file=unit.grade,
             **options,
             steps=steps,
@@ -586,8 +606,10 @@ def run_campaign(
     try:
         open_campaign(settings, folder, base)
         mtp = folder / "potential.mtp"
-        build_campaign(settings, folder, base, read_mtp(mtp) if mtp.exists() else None, show=progress)
-        _check_pairs(settings, Campaign.load(folder))
+        campaign = Campaign.load(folder)
+        potential = read_mtp(mtp) if mtp.exists() else None
+        build_campaign(settings, folder, base, potential, campaign.core, show=progress)
+        _check_pairs(settings, campaign)
     except AtomisticError:
         # Settings that cannot be built leave no folder in the way of the mended ones.
         if fresh:

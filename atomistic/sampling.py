@@ -7,6 +7,7 @@ temperature. `atomistic.campaign` runs it, `atomistic build | mcmd | md` are its
     FOLDER/
       settings.json                 every setting with its default, as JSON; its checksum names the campaign
       potential.mtp                 the potential that ran (or pair_style.json for a LAMMPS pair style)
+      potential.core                its repulsive core, where it has one
       build/
         results.json                composition, charge, stoichiometry, boundary search (candidates, energies)
         structure.png               the cell of the first seed
@@ -25,8 +26,9 @@ temperature. `atomistic.campaign` runs it, `atomistic build | mcmd | md` are its
 
 `run.json` is written last in its folder and holds: stage, temperature_K, seed, ensemble, atoms, species (counts),
 timestep_fs, frame_interval_ps, time_ps, wanted_ps, stopped (None, "grade", "temperature", "framework", "lost"), grade,
-mean_temperature_K, mean_volume_A3, potential_sha256, settings_sha256, engine, versions. A folder `work/` beside it is a
-run in progress. A run that was stopped keeps its frames: use `Run.complete` to leave it out.
+mean_temperature_K, mean_volume_A3, potential_sha256, core_sha256 (with a core), settings_sha256, engine, versions. A
+folder `work/` beside it is a run in progress. A run that was stopped keeps its frames: use `Run.complete` to leave it
+out.
 
 Lengths in Å, times in ps unless a name says fs, temperatures in K, pressure in bar, energies in eV.
 """
@@ -48,6 +50,7 @@ from atomistic.errors import FileFormatError, InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from atomistic.mtp.core import RepulsiveCore
     from atomistic.trajectory import TrajectoryFile
 
 VACANCY = "vacancy"
@@ -192,6 +195,8 @@ class CampaignSettings(_Settings):
     """The whole settings record of a campaign.
 
     potential: name of a shipped one ("llzo-ta-level10"), path of a `.mtp` relative to the TOML, or a PairStyle table.
+    core: file of a repulsive core (lines 'Li O inner outer', Å), relative to the TOML; without the key, the `.core`
+    beside the potential's `.mtp` where there is one.
     seeds: independent chains. timestep_fs: of all MD; pressure_bar: of all constant pressure.
     grade_limit: end a run above this extrapolation grade, looked at every `grade_every` steps, against the active set
     in `grade` (a file of `atomistic active-set`; shipped potentials bring their labels and need none).
@@ -201,6 +206,7 @@ class CampaignSettings(_Settings):
 
     title: str = ""
     potential: str | PairStyle
+    core: str | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=1, le=800_000_000)], ...], Field(min_length=1)] = (1,)
     cell: CellSettings
     equilibration: EquilibrationSettings = EquilibrationSettings()
@@ -233,7 +239,11 @@ class CampaignSettings(_Settings):
     @property
     def checksum(self) -> str:
         """SHA-256 of all settings as canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        values = self.model_dump(mode="json")
+        # A key that came later: folders written before it keep their checksum.
+        if self.core is None:
+            del values["core"]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -373,6 +383,24 @@ class Campaign:
         """File of the potential that ran."""
         mtp = self.folder / "potential.mtp"
         return mtp if mtp.exists() else self.folder / "pair_style.json"
+
+    @property
+    def core(self) -> RepulsiveCore | None:
+        """The repulsive core that the potential ran with, or None."""
+        from atomistic.mtp.core import RepulsiveCore
+        from atomistic.mtp.potential import read_mtp
+
+        if self.potential.suffix != ".mtp":
+            return None
+        return RepulsiveCore.beside(self.potential, read_mtp(self.potential).species)
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the potential's file, and of its core's where it has one."""
+        from atomistic.record import file_sha256
+
+        core = self.folder / "potential.core"
+        found = {"potential_sha256": file_sha256(self.potential)}
+        return found | ({"core_sha256": file_sha256(core)} if core.exists() else {})
 
     def cell(self, seed: int) -> Atoms:
         """The cell as built for a seed, with `atoms.info`. Raises FileFormatError where it is missing."""

@@ -10,6 +10,7 @@ import pandas as pd
 
 from atomistic.errors import FramesError
 from atomistic.labels import labels_of
+from atomistic.mtp.core import RepulsiveCore
 from atomistic.mtp.kernel import evaluate
 from atomistic.mtp.potential import MTPotential
 from atomistic.progress import track
@@ -30,11 +31,11 @@ def system_of(atoms: Atoms) -> str:
     return "-".join(sorted(set(atoms.get_chemical_symbols())))
 
 
-def mtp_evaluation(potential: MTPotential) -> Evaluate:
-    """Energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3, 3 x 3) of a moment tensor potential."""
+def mtp_evaluation(potential: MTPotential, core: RepulsiveCore | None = None) -> Evaluate:
+    """Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3, 3 x 3) of a moment tensor potential and its core."""
 
     def found(atoms: Atoms) -> tuple[float, Any, Any]:
-        result = evaluate(potential, atoms)
+        result = evaluate(potential, atoms, core)
         stress = -result.virial / atoms.get_volume() if atoms.cell.rank == 3 else None
         return result.energy, result.forces, stress
 

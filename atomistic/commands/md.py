@@ -47,7 +47,12 @@ def command(
     dump_every: Annotated[int, typer.Option(min=1)] = 100,
     thermo_every: Annotated[int, typer.Option(min=1)] = 100,
     engine: Annotated[str, typer.Option(help="auto, plugin, numba or ase")] = "auto",
-    core: Annotated[Path | None, typer.Option(help="Repulsive core: lines 'Li O inner outer'.")] = None,
+    core: Annotated[
+        Path | None,
+        typer.Option(
+            help="Repulsive core: lines 'Li O inner outer'. Default: the .core beside the potential."
+        ),
+    ] = None,
     grade: Annotated[
         Path | None, typer.Option(help="Active set, to stop where the potential extrapolates.")
     ] = None,
@@ -92,8 +97,13 @@ def command(
     atoms = read_frames(structure)[-1].repeat([int(count) for count in counts])
     settings: dict[str, Any] = {}
     model: Any
+    repulsion = None
     if potential is not None:
         model = read_mtp(potential, symbols)
+        if core is not None:
+            repulsion = RepulsiveCore.load(core, model.species)
+        else:
+            repulsion = RepulsiveCore.beside(potential, model.species)
         if grade is not None:
             settings = {"grade_every": grade_every, "grade_limit": grade_limit}
     else:
@@ -107,7 +117,7 @@ def command(
         model,
         directory=out,
         engine=engine,  # type: ignore[arg-type]
-        core=None if core is None else RepulsiveCore.load(core, model.species),
+        core=repulsion,
         grade_file=grade,
         temperature=temperature,
         steps=steps,

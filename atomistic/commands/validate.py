@@ -33,11 +33,13 @@ def command(
     Example: atomistic validate llzo.mtp held_out.xyz --energy-limit 2 --force-limit 0.13
     """
     from atomistic.labels import read_frames
+    from atomistic.mtp.core import RepulsiveCore
     from atomistic.mtp.potential import read_mtp
     from atomistic.validation import frame_errors, mtp_evaluation, summarise
 
     model = read_mtp(potential, species.split() if species else None)
-    table = summarise(frame_errors(mtp_evaluation(model), read_frames(frames, labelled=True)))
+    core = RepulsiveCore.beside(potential, model.species)
+    table = summarise(frame_errors(mtp_evaluation(model, core), read_frames(frames, labelled=True)))
     systems = [
         {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
         for row in table.to_dict("records")

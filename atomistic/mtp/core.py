@@ -84,6 +84,12 @@ class RepulsiveCore:
             radii[first, second] = (low, high)
         return cls.of_pairs(species, radii)
 
+    @classmethod
+    def beside(cls, potential: str | Path, species: Sequence[str]) -> RepulsiveCore | None:
+        """The `.core` file beside a `.mtp` file, without which that potential is wrong; None without one."""
+        path = Path(potential).with_suffix(".core")
+        return cls.load(path, species) if path.exists() else None
+
     def save(self, path: str | Path) -> None:
         """Write what `load` reads; the LAMMPS pair style reads the same file."""
         lines = ["# repulsive core: pair, inner and outer radius / angstrom"]

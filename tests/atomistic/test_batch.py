@@ -212,7 +212,7 @@ frame_interval_ps = 0.1
 
 
 @pytest.fixture
-def campaign(tmp_path: Path) -> Path:
+def campaign(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     shutil.copyfile(DATA, inputs / "al_cu.mtp")
@@ -220,10 +220,16 @@ def campaign(tmp_path: Path) -> Path:
     atoms.numbers[::3] = 29
     write(inputs / "alloy.xyz", atoms)
     (inputs / "alloy.toml").write_text(SETTINGS, encoding="utf-8")
+    if core := getattr(request, "param", ""):
+        (inputs / "al_cu.core").write_text(core, encoding="utf-8")
     run_campaign(read_settings(inputs / "alloy.toml"), tmp_path / "runs" / "alloy", base=inputs, until="mcmd")
     return tmp_path / "runs" / "alloy"
 
 
+CORE = "Al Al 2.2 3.2\nAl Cu 2.2 3.2\nCu Cu 2.2 3.2\n"
+
+
+@pytest.mark.parametrize("campaign", ["", CORE], ids=["no core", "core"], indirect=True)
 def test_a_batch_goes_out_and_comes_back(campaign: Path, tmp_path: Path) -> None:
     batch = tmp_path / "batch"
     index = export_batch([campaign], batch)
@@ -250,7 +256,7 @@ def test_a_batch_goes_out_and_comes_back(campaign: Path, tmp_path: Path) -> None
         from ase.io import read
 
         final = read(run_.folder / "final.extxyz")
-        final.calc = MTPCalculator(potential)
+        final.calc = MTPCalculator(potential, core=Campaign.load(campaign).core)
         import pandas as pd
 
         table = pd.read_csv(run_.folder / "thermo.csv")

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from typer.testing import CliRunner
 
@@ -23,10 +25,12 @@ from atomistic.campaign import run_campaign, shipped_potentials
 from atomistic.cli import app, main
 from atomistic.errors import CoincidenceError, CompositionError, FileFormatError, InputError
 from atomistic.lammps import run_md
+from atomistic.mtp.core import RepulsiveCore
 from atomistic.mtp.kernel import evaluate
 from atomistic.mtp.potential import read_mtp
+from atomistic.record import file_sha256
 from atomistic.sampling import Campaign, read_settings, validated
-from atomistic.trajectory import read_trajectory
+from atomistic.trajectory import Trajectory, read_trajectory
 
 DATA = Path(__file__).parent / "data" / "al_cu_level6.mtp"
 COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
@@ -125,8 +129,6 @@ def test_a_campaign_gives_runs_by_temperature_and_seed(inputs: Path, tmp_path: P
     assert swaps is not None
     frames = swaps.read()
     assert frames.n_frames == 7
-    import pandas as pd
-
     table = pd.read_csv(tmp_path / "run" / "mcmd" / "seed1" / "cycles.csv")
     potential = read_mtp(DATA)
     for k in range(1, 7):
@@ -139,6 +141,57 @@ def test_a_campaign_gives_runs_by_temperature_and_seed(inputs: Path, tmp_path: P
     run_campaign(settings, tmp_path / "run", base=inputs)
     assert time.monotonic() - started < 5.0
     assert contents(tmp_path / "run") == before
+
+
+CORE = "Al Al 2.2 3.2\nAl Cu 2.2 3.2\nCu Cu 2.2 3.2\n"
+
+
+@pytest.mark.parametrize("key", ["", 'core = "al_cu.core"'], ids=["beside the potential", "named"])
+def test_a_core_acts_in_every_stage(inputs: Path, tmp_path: Path, key: str) -> None:
+    (inputs / "al_cu.core").write_text(CORE, encoding="utf-8")
+    if key:
+        (inputs / "al_cu.mtp").rename(inputs / "other.mtp")
+    text = key + SETTINGS.replace("al_cu.mtp", "other.mtp" if key else "al_cu.mtp").replace("[1, 2]", "[1]")
+    (inputs / "alloy.toml").write_text(text, encoding="utf-8")
+    run_campaign(read_settings(inputs / "alloy.toml"), tmp_path / "run", base=inputs)
+    campaign = Campaign.load(tmp_path / "run")
+    potential, core = read_mtp(DATA), RepulsiveCore.load(inputs / "al_cu.core", ("Al", "Cu"))
+
+    def energies(frames: Trajectory) -> list[float]:
+        each = [evaluate(potential, frames.atoms(k), core).energy for k in range(frames.n_frames)]
+        # The core is felt: without it the energies differ by far more than what is asserted.
+        assert abs(each[-1] - evaluate(potential, frames.atoms(frames.n_frames - 1)).energy) > 0.5
+        return each
+
+    table = pd.read_csv(tmp_path / "run" / "mcmd" / "seed1" / "cycles.csv")
+    swaps = campaign.mcmd_trajectory(1)
+    assert swaps is not None
+    np.testing.assert_allclose(table["energy_after_burst_eV"], energies(swaps.read())[1:], rtol=0, atol=2e-3)
+    for run in campaign.runs:
+        thermo = pd.read_csv(run.folder / "thermo.csv")
+        found = energies(run.open().read())
+        np.testing.assert_allclose(thermo["potential_energy_eV"], found, rtol=0, atol=2e-3)
+        assert run.record["core_sha256"] == file_sha256(tmp_path / "run" / "potential.core")
+
+
+def test_a_core_without_pairs_of_the_potential_leaves_no_folder(inputs: Path, tmp_path: Path) -> None:
+    (inputs / "al_cu.core").write_text("Al Zr 1.0 2.0\n", encoding="utf-8")
+    with pytest.raises(FileFormatError, match=r"al_cu.core:1: .*not allowed"):
+        run_campaign(read_settings(inputs / "alloy.toml"), tmp_path / "run", base=inputs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_validate_takes_the_core_beside_a_potential(inputs: Path) -> None:
+    (inputs / "al_cu.core").write_text(CORE, encoding="utf-8")
+    potential, frame = read_mtp(DATA), alloy()
+    frame.rattle(0.05, seed=1)
+    found = evaluate(potential, frame, RepulsiveCore.load(inputs / "al_cu.core", potential.species))
+    frame.calc = SinglePointCalculator(frame, energy=found.energy, forces=found.forces)
+    write(inputs / "frame.xyz", frame)
+    command = ["validate", str(inputs / "al_cu.mtp"), str(inputs / "frame.xyz"), "--energy-limit", "1e-3"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (inputs / "al_cu.core").unlink()
+    assert CliRunner().invoke(app, command).exit_code == 1
 
 
 def kill_at(command: list[str], folder: Path, moment: str, after: float) -> None:
