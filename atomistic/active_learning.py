@@ -20,13 +20,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from atomistic.errors import FramesError, InputError, RunError
 from atomistic.labels import LabelStore, import_labels, read_frames, structure_hash, write_bytes, write_frames
@@ -43,6 +42,7 @@ from atomistic.mtp.jacobian import shortest_distance
 from atomistic.mtp.model_card import make_card, save_with_card
 from atomistic.mtp.potential import MTPotential, read_mtp
 from atomistic.mtp.training import Training, TrainingResult, TrainingSettings
+from atomistic.settings_files import read_toml, validated
 from atomistic.teachers import ChgnetSettings, TeacherSettings, label_frames, make_teacher
 
 if TYPE_CHECKING:
@@ -144,28 +144,10 @@ class LearningSettings(_Model):
         return self.quality_by_system.get(system, self.quality)
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError("settings", str(path), f"a readable file is expected ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError("settings", str(path), f"it is not valid TOML: {error}") from None
-
-
-def _first_problem(path: Path, error: ValidationError, *within: str) -> InputError:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in (*within, *first["loc"])) or "settings"
-    return InputError(f"{path.name}: {where}", first["input"] if first["loc"] else "it", first["msg"])
-
-
 def load_settings(path: str | Path) -> LearningSettings:
     """Read a TOML file; InputError names the key, the value and what is allowed. Paths in it count from its folder."""
     path = Path(path)
-    try:
-        settings = LearningSettings.model_validate(_toml(path))
-    except ValidationError as error:
-        raise _first_problem(path, error) from None
+    settings = validated(LearningSettings, read_toml(path, "docs/training.md"), path.name)
 
     def beside(text: str) -> str:
         return text if Path(text).is_absolute() else str(path.parent / text)
@@ -661,13 +643,10 @@ def fit_only(
 
     Returns the content of training.json. Raises InputError for wrong settings, FramesError for frames without labels.
     """
-    table = _toml(Path(settings)).get("training")
+    table = read_toml(settings, "docs/training.md").get("training")
     if table is None:
         raise InputError("settings", str(settings), "a [training] table is expected")
-    try:
-        training = TrainingSettings.model_validate(table)
-    except ValidationError as error:
-        raise _first_problem(Path(settings), error, "training") from None
+    training = validated(TrainingSettings, table, Path(settings).name, "training")
     labelled = [frame for path in frames for frame in read_frames(path, labelled=True)]
     result = Training(labelled, training, folder).run()
     (say or (lambda text: None))(result.summary())

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from atomistic.analysis_results import AnalysisResults
-from atomistic.analysis_settings import _Settings, validated
+from atomistic.analysis_settings import _Settings
 from atomistic.arrhenius_fit import ArrheniusFit, Estimate
 from atomistic.averages import BlockAverage
 from atomistic.boundaries import BoundaryEnergy
@@ -23,6 +23,7 @@ from atomistic.boundary_width import Width
 from atomistic.coincidence import BoundarySpec
 from atomistic.errors import InputError
 from atomistic.record import RegionDensities, arrhenius_of_runs, build_record, file_sha256
+from atomistic.settings_files import validated
 from mesoion.transport import PositiveQuantity, Source, TransportRecord
 
 
@@ -84,7 +85,7 @@ def record_settings(results: AnalysisResults, values: dict[str, Any] | None, whe
     table = results.settings.get("record", {}) if values is None else values
     if not table:
         raise InputError(f"{where}: record", table, "give a [record] table with name, material and method")
-    return validated(RecordSettings, table, f"{where}: record")
+    return validated(RecordSettings, table, where, "record")
 
 
 def record_of(

@@ -6,21 +6,20 @@ number can be misread; a key without its unit is refused with the right one name
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from ase import Atoms
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from atomistic.boundary_planes import BoundaryPlanes, cell_height
 from atomistic.coincidence import BoundarySpec
-from atomistic.errors import FileFormatError, InputError, TrajectoryError
+from atomistic.errors import InputError, TrajectoryError
 from atomistic.sampling import Campaign
+from atomistic.settings_files import read_toml, validated
 from atomistic.trajectory import TrajectoryFile, open_trajectory, save_trajectory
 
 Kelvin = Annotated[float, Field(gt=0.0, le=20000.0)]
@@ -29,9 +28,6 @@ WidthRule = Literal["auto", "spacings", "density", "composition", "coordination"
 
 LEAST_DENSITY, MOST_DENSITY = 0.003, 1.0
 """Atoms per Å³ between which a file's lengths are believed to be Å; solids have 0.02 to 0.2."""
-_LARGEST_FILE = 1_000_000
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class _Settings(BaseModel):
@@ -171,54 +167,12 @@ def read_analysis_settings(path: str | Path) -> AnalysisSettings:
     Raises FileFormatError where it is no TOML, InputError naming the key, the value and what is allowed.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise FileFormatError(path, None, "is larger than a megabyte", "give a settings file")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        what = "is not TOML" if isinstance(error, ValueError) else "cannot be read"
-        reason = str(error) if isinstance(error, ValueError) else error.strerror
-        raise FileFormatError(path, None, f"{what} ({reason})", "see docs/chain.md") from None
-    return settings_from(values, path.name)
+    return settings_from(read_toml(path, "docs/chain.md"), path.name)
 
 
 def settings_from(values: Mapping[str, Any], where: str) -> AnalysisSettings:
     """Settings from plain values. Raises InputError for the first that is refused."""
     return validated(AnalysisSettings, values, where)
-
-
-def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
-    """`values` as a model; InputError names the file, the key and what is allowed, near misses included."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "settings"
-        value = first["input"] if first["loc"] and not isinstance(first["input"], dict) else "these settings"
-        remedy = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = _keys(model, first["loc"][:-1])
-            name = str(first["loc"][-1])
-            close = [k for k in known if k.startswith(f"{name}_")] or difflib.get_close_matches(name, known)
-            remedy = f"there is no such key; did you mean {' or '.join(close)}?" if close else (
-                f"there is no such key; known are {', '.join(sorted(known))}"
-            )  # fmt: skip
-        raise InputError(f"{where}: {key}", value, remedy) from None
-
-
-def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Keys of the table at a path of a model."""
-    tables: dict[str, type[BaseModel]] = {
-        "boundary": BoundarySettings,
-        "runs": RunSettings,
-        "order": OrderSettings,
-        "segregation": SegregationSettings,
-        "rest": RestSettings,
-    }
-    here: type[BaseModel] = model
-    for part in path:
-        here = tables.get(str(part), here)
-    return list(here.model_fields)
 
 
 @dataclass(frozen=True)

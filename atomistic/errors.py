@@ -14,11 +14,15 @@ class AtomisticError(Exception):
 
 
 class InputError(AtomisticError):
-    """A value given by the user is not allowed: `where` names it, `remedy` says what is allowed."""
+    """A value given by the user is not allowed: `where` names it, `remedy` says what is allowed.
+
+    A value of `...` says that no single one is at fault, or that it is missing: the message leaves it out.
+    """
 
     def __init__(self, where: str, value: Any, remedy: str) -> None:
         self.where, self.value, self.remedy = where, value, remedy
-        super().__init__(f"{where}: {value!r} is not allowed; {remedy}")
+        said = "" if value is ... else f"{value!r} is not allowed; "
+        super().__init__(f"{where}: {said}{remedy}")
 
 
 class FileFormatError(AtomisticError):

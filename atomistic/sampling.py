@@ -37,15 +37,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from atomistic.errors import FileFormatError, InputError
+from atomistic import settings_files
+from atomistic.errors import FileFormatError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -258,29 +258,12 @@ class CampaignSettings(_Settings):
 
 def validated(values: dict[str, Any], where: str) -> CampaignSettings:
     """Settings from plain values. Raises InputError naming the key of the first value refused, after `where`."""
-    try:
-        return CampaignSettings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        # Alternatives of a union appear in the path; the user's own keys do not hold such names.
-        path = [str(part) for part in first["loc"] if str(part) not in ("str", "PairStyle")]
-        key = ".".join(path) or "settings"
-        value = first["input"] if first["loc"] and not isinstance(first["input"], dict) else "these settings"
-        raise InputError(f"{where}: {key}", value, first["msg"].removeprefix("Value error, ")) from None
+    return settings_files.validated(CampaignSettings, values, where)
 
 
 def read_settings(path: str | Path) -> CampaignSettings:
     """Settings of a TOML file. Raises FileFormatError where it is no TOML, InputError for what is not allowed."""
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(
-            path, None, f"cannot be read ({error.strerror})", "give a settings file"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(path, None, f"is not TOML ({error})", "see docs/sampling.md") from None
-    return validated(values, str(path))
+    return validated(settings_files.read_toml(path, "docs/sampling.md"), str(path))
 
 
 def temperature_name(temperature: float) -> str:

@@ -17,7 +17,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from atomistic.active_learning import ActiveLearning, LearningSettings, fit_only, learn, load_settings
-from atomistic.errors import FileFormatError, FramesError, InputError, PotentialError
+from atomistic.errors import AtomisticError, FileFormatError, FramesError, InputError, PotentialError
 from atomistic.labels import labels_of, read_frames, structure_hash, write_frames
 from atomistic.learning_cells import (
     BOLTZMANN_EV,
@@ -283,19 +283,19 @@ def test_no_usable_initial_frame_is_an_error(folder: Path) -> None:
         ("[quality]", "[quality_by_system.bulk]", "there is no system 'bulk'"),
         ("temperatures = [300, 900]", "temperatures = []", "at least one needs temperatures"),
         ('kind = "ase"', 'kind = "oracle"', "teacher"),
-        ("seed = 3", "seed = = 3", "not valid TOML"),
+        ("seed = 3", "seed = = 3", "is not TOML"),
         ("ridges = [1e-7]", "ridges = [1e-8, 1e-6]", "fall from strong to weak"),
     ],
 )
 def test_wrong_settings_are_named(folder: Path, old: str, new: str, message: str) -> None:
     assert old in SETTINGS
     (folder / "settings.toml").write_text(SETTINGS.replace(old, new))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(AtomisticError, match=message):
         load_settings(folder / "settings.toml")
 
 
 def test_settings_file_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="readable file"):
+    with pytest.raises(FileFormatError, match="cannot be read"):
         load_settings(tmp_path / "absent.toml")
 
 

@@ -25,24 +25,26 @@ PLAIN: dict[str, Any] = {
         ({"production": {"temperatures": []}}, "production", "empty"),
         ({"production": {"temperatures": [900.0, 900.0]}}, "production", "twice"),
         ({"production": {"temperatures": [-1.0]}}, "production.temperatures.0", "greater than 0"),
-        ({"production": {"temperatures": [900.0], "time_ps": 0.05}}, "settings", "at least one frame"),
+        ({"production": {"temperatures": [900.0], "time_ps": 0.05}}, "production.time_ps", "at least one frame"),
         ({"seeds": []}, "seeds", "at least 1"),
-        ({"seeds": [1, 1]}, "settings", "twice"),
+        ({"seeds": [1, 1]}, "seeds", "twice"),
         ({"cell": {"kind": "boundary"}}, "cell", "needs boundary"),
         ({"cell": {"kind": "cif"}}, "cell", "needs path"),
         ({"cell": {"kind": "nasicon"}}, "cell.kind", "'llzo'"),
         ({"mcmd": {"pairs": [], "temperature": 1573.0}}, "mcmd.pairs", "at least 1"),
         ({"mcmd": {"pairs": [["Sr", "Sr"]], "temperature": 1573.0}}, "mcmd", "changes nothing"),
         ({"mcmd": {"pairs": [["Sr", "hole"]], "temperature": 1573.0}}, "mcmd", "'vacancy'"),
-        ({"framework": ["O"]}, "settings", "belong together"),
+        ({"framework": ["O"]}, "framework", "belong together"),
         ({"potential": {"commands": [], "species": ["Li"]}}, "potential", ""),
-        ({"steps": 5}, "steps", "not permitted"),
+        ({"steps": 5}, "steps", "no such key"),
+        ({"cell": {"kind": "llzo", "repeet": [1, 1, 1]}}, "cell.repeet", "did you mean repeat"),
+        ({"cell": {}}, "cell.kind", "is needed"),
     ],
 )
 def test_refused_settings_name_their_key(change: dict[str, Any], where: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         validated({**PLAIN, **change}, "x.toml")
-    assert caught.value.where.startswith(f"x.toml: {where}")
+    assert str(caught.value).startswith(f"x.toml: {where}")
     assert says in str(caught.value)
 
 
