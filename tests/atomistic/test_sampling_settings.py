@@ -25,7 +25,11 @@ PLAIN: dict[str, Any] = {
         ({"production": {"temperatures": []}}, "production", "empty"),
         ({"production": {"temperatures": [900.0, 900.0]}}, "production", "twice"),
         ({"production": {"temperatures": [-1.0]}}, "production.temperatures.0", "greater than 0"),
-        ({"production": {"temperatures": [900.0], "time_ps": 0.05}}, "production.time_ps", "at least one frame"),
+        (
+            {"production": {"temperatures": [900.0], "time_ps": 0.05}},
+            "production.time_ps",
+            "at least one frame",
+        ),
         ({"seeds": []}, "seeds", "at least 1"),
         ({"seeds": [1, 1]}, "seeds", "twice"),
         ({"cell": {"kind": "boundary"}}, "cell", "needs boundary"),
