@@ -188,12 +188,20 @@ def _candidate(values: dict[str, Any]) -> Candidate:
     return Candidate(**values)
 
 
+_VARIED: dict[str, tuple[dict[str, float], tuple[int, ...]]] = {
+    "lstz": ({"ta": 0.75}, (-3, -2, -1, 1, 2, 3)),
+    "llto": ({"x": 0.11}, (-3, -2, -1, 1, 2, 3)),
+}
+"""Content that sets the A sites of a host, at its default, and the steps of bulk cells, in atoms."""
+
+
 class BulkReference:
     """Energy of the bulk at any composition near that of a boundary cell, from relaxed bulk cells.
 
     A boundary cell rarely has the composition of a bulk cell to the atom. Bulk cells are built at the contents wanted
-    and at one dopant atom more and fewer; the energy is taken linear in the numbers of atoms between them, which a
-    least-squares fit gives, and its scatter is the uncertainty.
+    and at some dopant atoms more and fewer; the energy is taken linear in the numbers of atoms between them, which a
+    least-squares fit gives, and its scatter is the uncertainty. In a perovskite the content sets the A sites as well,
+    and only the rounding of several steps parts the two: three atoms more and fewer.
     """
 
     def __init__(
@@ -211,9 +219,11 @@ class BulkReference:
         repeat = (1, 1, 1) if cell.host == "llzo" else (4, 4, 4)
         units = 8 if cell.host == "llzo" else 64
         contents = [cell.contents] * arrangements
-        for name in sorted(set(cell.contents) - {"lattice_constant", "off_centre", "order"}):
-            for step in (-1, 1):
-                changed = cell.contents[name] + step / units
+        varied, steps = _VARIED.get(cell.host, ({}, (-1, 1)))
+        middle = varied | cell.contents
+        for name in sorted(set(middle) - {"lattice_constant", "off_centre", "order"}):
+            for step in steps:
+                changed = middle[name] + step / units
                 if changed >= 0:
                     contents.append({**cell.contents, name: changed})
         rows, energies = [], []

@@ -14,9 +14,14 @@ from ase.neighborlist import neighbor_list
 
 from atomistic import boundaries, cells, rigid_ion
 from atomistic.boundaries import FAMILIES, boundary_energy, build, rank, resolve, search
+from atomistic.building import BulkReference
+from atomistic.campaign import SHIPPED
+from atomistic.cells import lstz
 from atomistic.coincidence import BoundarySpec, coincidence_angles, find_coincidence, plane_lattice
 from atomistic.crystals import CRYSTALS, Crystal, Garnet, Perovskite
 from atomistic.errors import AtomisticError, CoincidenceError, CompositionError, InputError
+from atomistic.mtp.potential import read_mtp
+from atomistic.sampling import CellSettings
 
 SIMPLE = np.eye(3) * 4.0
 CENTRED = 12.97 * np.array([[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]])
@@ -374,6 +379,20 @@ def test_boundary_energy_needs_a_bulk_of_the_same_composition() -> None:
     del other[0]
     with pytest.raises(CompositionError, match="differ in composition"):
         boundary_energy(atoms, [other], calculator)
+
+
+def test_bulk_cells_reach_the_composition_of_a_perovskites_boundary() -> None:
+    settings = CellSettings(kind="boundary", host="lstz", boundary="Sigma5[100](100)")
+    reference = BulkReference(settings, read_mtp(SHIPPED / "lstz-level12.mtp"), fmax=0.2)
+    assert reference.rank == 3
+    # Crystals of few units round the Sr, as boundary cells do: no excess but that of the arrangement.
+    for repeat, formula in (((3, 3, 4), "Li13O108Sr16Ta27Zr9"), ((2, 3, 4), "Li10O72Sr10Ta18Zr6")):
+        crystal = lstz(repeat=repeat, rng=np.random.default_rng(5))
+        assert crystal.get_chemical_formula() == formula
+        crystal.info["boundary_area"] = 100.0
+        energy, uncertainty = reference.boundary_energy(crystal)
+        assert 0.0 < uncertainty < 0.2
+        assert abs(energy) < 3 * uncertainty
 
 
 def test_candidates_are_ranked_by_the_calculator() -> None:
