@@ -8,7 +8,6 @@ does; the spectra a repeated measurement would show.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,16 +17,15 @@ from mesoion.charged_boundary import Lattice
 from mesoion.config import Model, StudyModel
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.fit import Electrode, MostProbable, Parameter, PelletFit, default_parameters
-from mesoion.impedance.fit_study import MeasuredPath
+from mesoion.impedance.measured_files import MeasuredFiles
 from mesoion.impedance.measurement import Measurement
-from mesoion.impedance.readers import batch_files, read_batch
 from mesoion.material import Material
 from mesoion.mixed_boundaries import shipped
 from mesoion.pellet import Interval
 from mesoion.posterior import Posterior, sample
 from mesoion.provenance import finite
 from mesoion.runfolder import RunFolder
-from mesoion.units import Area, Frequency, Length, PureNumber, Temperature
+from mesoion.units import Frequency, Length, PureNumber
 
 Positive = Field(gt=0)
 PER_CM = 1e-2
@@ -75,15 +73,10 @@ class SpaceChargeInput(Model):
         return Lattice.of(material, "boundary", 298.15)
 
 
-class Study(StudyModel):
-    """Spectra of one pellet at one or more temperatures; geometry holds for files that do not state their own."""
+class Study(MeasuredFiles, StudyModel):
+    """Spectra of one pellet at one or more temperatures."""
 
     kind: Literal["pellet_fit"] = "pellet_fit"
-    files: Annotated[list[MeasuredPath], Field(min_length=1)]
-    thickness: Annotated[Length, Positive] | None = None
-    diameter: Annotated[Length, Positive] | None = None
-    area: Annotated[Area, Positive] | None = None
-    temperature: Annotated[Temperature, Positive] | None = None
     grain_size: Annotated[Length, Positive] | None = None
     electrode: Electrode = "blocking"
     space_charge: SpaceChargeInput | None = None
@@ -108,12 +101,6 @@ class Study(StudyModel):
         if self.space_charge is not None and self.grain_size is None:
             raise ValueError("space_charge needs grain_size: a space charge does not scale with the grains")
         return self
-
-    def further_files(self) -> list[Path]:
-        """The measured files and what is known beside them."""
-        files, _ = batch_files(self.files)
-        sidecars = [f.with_suffix(".toml") for f in files]
-        return [f for f in [*files, *sidecars] if f.is_file()]
 
 
 def cut_to(measurement: Measurement, low: float | None, high: float | None) -> Measurement:
@@ -147,14 +134,7 @@ def problem(study: Study, measurements: list[Measurement]) -> PelletFit:
 
 def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     """Read, fit, sample, and write numbers, tables, figures and words."""
-    batch = read_batch(
-        study.files,
-        thickness=study.thickness,
-        diameter=study.diameter,
-        area=study.area,
-        temperature=study.temperature,
-        show_progress=folder.show_progress,
-    )
+    batch = study.read(folder.show_progress)
     if not batch.measurements:
         raise batch.problems[0].error
     failed = [{"file": str(p.path), "error": str(p.error)} for p in batch.problems]

@@ -14,30 +14,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from scipy.special import logsumexp
 
-from mesoion.config import Model
 from mesoion.distinguish import OBSERVABLES, ArcDraws
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.impedance import fit_study
 from mesoion.impedance.arcs import PelletReading, read_pellet
-from mesoion.impedance.circuit_notation import parse_circuit
+from mesoion.impedance.measured_files import FilesForCircuits
 from mesoion.impedance.measurement import Measurement
-from mesoion.impedance.readers import batch_files, read_batch
 from mesoion.impedance.temperature_series import common_circuit, fit_series, series_of
 from mesoion.reconcile import Case, Outcome, quantiles
 from mesoion.runfolder import RunFolder
-from mesoion.units import Area, Length, PureNumber, Temperature
+from mesoion.units import PureNumber
 
 Floats = NDArray[np.float64]
 
-Positive = Field(gt=0)
 ENERGY, WIDTH = OBSERVABLES[0], OBSERVABLES[1]
 NORMAL_95 = 1.959964
 PER_CM = 0.01
@@ -45,33 +41,10 @@ FEW_DRAWS = 5.0
 """Effective draws below which a factor of the evidence is a rough estimate."""
 
 
-class SpectraInput(Model):
-    """Spectra of one pellet; geometry and temperature hold for files that do not state their own.
+class SpectraInput(FilesForCircuits):
+    """Spectra of one pellet; geometry_factor: one standard deviation of thickness over area, as a factor."""
 
-    geometry_factor: one standard deviation of thickness over area, as a factor.
-    """
-
-    files: Annotated[list[fit_study.MeasuredPath], Field(min_length=1)]
-    thickness: Annotated[Length, Positive] | None = None
-    diameter: Annotated[Length, Positive] | None = None
-    area: Annotated[Area, Positive] | None = None
-    temperature: Annotated[Temperature, Positive] | None = None
-    circuit: Annotated[str, Field(min_length=1)] | None = None
-    arcs: Annotated[int, Field(ge=1, le=5)] | None = None
     geometry_factor: Annotated[PureNumber, Field(gt=1, le=2)] = 1.02
-
-    @model_validator(mode="after")
-    def _one_circuit(self) -> SpectraInput:
-        if self.circuit is not None:
-            parse_circuit(self.circuit)
-            if self.arcs is not None:
-                raise ValueError("give a circuit or a number of arcs, not both")
-        return self
-
-    def further_files(self) -> list[Path]:
-        """The measured files and what is known beside them."""
-        files, _ = batch_files(self.files)
-        return [f for f in [*files, *(f.with_suffix(".toml") for f in files)] if f.is_file()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +82,7 @@ def read_arcs(
     Raises InputError where no file can be used, none lies within `tolerance` [K], or the spectrum there has no
     geometry, no bulk or no boundary arc. Files that cannot be used are named in the result.
     """
-    batch = read_batch(
-        given.files,
-        thickness=given.thickness,
-        diameter=given.diameter,
-        area=given.area,
-        temperature=given.temperature,
-        show_progress=False,
-    )
+    batch = given.read(show_progress=False)
     failed = [{"file": str(p.path), "error": str(p.error)} for p in batch.problems]
     if not batch.measurements:
         raise batch.problems[0].error

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PlainValidator, ValidationInfo, model_validator
+from pydantic import Field
 
 from mesoion.config import StudyModel
 from mesoion.errors import ConvergenceError, InputError
@@ -19,8 +18,9 @@ from mesoion.impedance.checks import SpectrumCheck, check_spectrum
 from mesoion.impedance.circuit_fit import CircuitFit, fit_circuit
 from mesoion.impedance.circuit_notation import parse_circuit
 from mesoion.impedance.circuits import Circuit
+from mesoion.impedance.measured_files import FilesForCircuits
 from mesoion.impedance.measurement import Measurement
-from mesoion.impedance.readers import Batch, batch_files, read_batch
+from mesoion.impedance.readers import Batch
 from mesoion.impedance.relaxation_times import RelaxationTimes, relaxation_times
 from mesoion.impedance.temperature_series import (
     SCATTERS,
@@ -31,9 +31,8 @@ from mesoion.impedance.temperature_series import (
 )
 from mesoion.report import number
 from mesoion.runfolder import RunFolder
-from mesoion.units import Area, Length, PureNumber, Temperature
+from mesoion.units import PureNumber
 
-Positive = Field(gt=0)
 MOST_FIGURES = 12
 """Spectra that get a figure and words in the report; numbers and tables have them all."""
 CONDUCTIVITY_LABELS = {
@@ -44,59 +43,19 @@ CONDUCTIVITY_LABELS = {
 }
 
 
-def _path(value: object, info: ValidationInfo) -> str:
-    if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
-        raise ValueError("give the path of a measured file or a folder of them, relative to the study")
-    return str(Path((info.context or {}).get("directory", Path())) / value)
-
-
-MeasuredPath = Annotated[str, PlainValidator(_path)]
-"""A measured file or a folder of them; one that is missing is a problem of the batch, not of the study."""
-
-
-class Study(StudyModel):
-    """Spectra to fit: files or folders; geometry and temperature hold for all files that do not state their own."""
+class Study(FilesForCircuits, StudyModel):
+    """Spectra to fit by circuits."""
 
     kind: Literal["spectra"] = "spectra"
-    files: Annotated[list[MeasuredPath], Field(min_length=1)]
-    thickness: Annotated[Length, Positive] | None = None
-    diameter: Annotated[Length, Positive] | None = None
-    area: Annotated[Area, Positive] | None = None
-    temperature: Annotated[Temperature, Positive] | None = None
-    circuit: Annotated[str, Field(min_length=1)] | None = None
-    """In the notation of `circuit_notation`; chosen among arcs, leads and electrode unless given."""
-    arcs: Annotated[int, Field(ge=1, le=5)] | None = None
-    """Number of arcs, instead of the number the data need."""
     accuracy: Annotated[PureNumber, Field(gt=0, le=0.2)] = ACCURACY
     starts: Annotated[int, Field(ge=1, le=500)] = 4
     weighting: Literal["modulus", "noise"] = "modulus"
     """Deviations in proportion to |Z|, or as estimated at each frequency by the Kramers-Kronig check."""
 
-    @model_validator(mode="after")
-    def _one_circuit(self) -> Study:
-        if self.circuit is not None:
-            parse_circuit(self.circuit)
-            if self.arcs is not None:
-                raise ValueError("give a circuit or a number of arcs, not both")
-        return self
-
-    def further_files(self) -> list[Path]:
-        """The measured files and what is known beside them."""
-        files, _ = batch_files(self.files)
-        sidecars = [f.with_suffix(".toml") for f in files]
-        return [f for f in [*files, *sidecars] if f.is_file()]
-
 
 def run(study: Study, folder: RunFolder, rng: np.random.Generator) -> None:
     """Read, fit, name, and write numbers, tables, spectra, figures."""
-    batch = read_batch(
-        study.files,
-        thickness=study.thickness,
-        diameter=study.diameter,
-        area=study.area,
-        temperature=study.temperature,
-        show_progress=folder.show_progress,
-    )
+    batch = study.read(folder.show_progress)
     failed = [{"file": str(p.path), "error": str(p.error)} for p in batch.problems]
     if not batch.measurements:
         _refuse(batch)
