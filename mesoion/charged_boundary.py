@@ -100,6 +100,16 @@ class ChargedBoundary:
         """ψ at the layer's face against the grain [kT/e]: the barrier in the grain."""
         return float(self.potential[self.in_layer])
 
+    @property
+    def at_rest(self) -> tuple[float, float]:
+        """A and G [m]: the whole boundary's resistance at zero frequency is A/σ_gb + (G − w)/σ_b over a bare grain's.
+
+        A: of the layer, its width without a charge; G: of the grain beside it, zero without.
+        """
+        a = self.in_layer
+        layer = 2 * self.steps[:a] @ self.resistivity[:a]
+        return float(layer), float(2 * self.steps[a:] @ (self.resistivity[a:] - 1))
+
     def excess(
         self, bulk: float, boundary: float, of_bulk: Complexes, of_boundary: Complexes, omega: Floats
     ) -> tuple[Complexes, Complexes]:

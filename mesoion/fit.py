@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit, logit
 
-from mesoion.charged_boundary import Lattice, charged_boundary
+from mesoion.charged_boundary import ChargedBoundary, Lattice, charged_boundary
 from mesoion.errors import ConvergenceError, InputError
 from mesoion.impedance.measurement import Measurement
 from mesoion.mixed_boundaries import BLOCKING, OPEN, PolycrystalModel
@@ -44,6 +45,9 @@ DATA_BELOW, PRIOR_ABOVE = 1 / 3, 0.8
 Scale = Literal["log", "share", "exponent", "plain"]
 Electrode = Literal["blocking", "charge transfer", "none"]
 PER_NM2 = 1e18
+
+_charged = lru_cache(maxsize=32)(charged_boundary)
+"""Equilibria of one evaluation are needed twice: for the spectrum and for the sampler's coordinates."""
 
 
 @dataclass(frozen=True)
@@ -351,19 +355,84 @@ class PelletFit:
         along: Complexes = np.empty_like(across)
         for x in np.unique(inverse):
             at = np.broadcast_to(inverse == x, log_omega.shape)
-            charged = charged_boundary(
-                self.space_charge,
-                width=width * self.grain_size,
-                core_charge=values["core_charge"] * PER_NM2,
-                temperature=1 / (1 / self.reference_temperature + float(x) * BOLTZMANN_EV),
-                permittivity=values["permittivity"],
-                permittivity_ratio=values["permittivity_ratio"],
-            )
+            charged = self._equilibrium(values, float(x))
             across[at], along[at] = charged.excess(
                 float(np.broadcast_to(bulk, at.shape)[at][0]), float(np.broadcast_to(boundary, at.shape)[at][0]),
                 np.asarray(of_bulk)[at], np.asarray(of_boundary)[at], np.exp(log_omega[at]),
             )  # fmt: skip
         return np.asarray(across / self.grain_size), np.asarray(along / self.grain_size)
+
+    def _equilibrium(self, values: Mapping[str, float], inverse: float) -> ChargedBoundary:
+        assert self.space_charge is not None
+        assert self.grain_size is not None
+        return _charged(
+            self.space_charge,
+            width=values["width_over_grain_size"] * self.grain_size,
+            core_charge=values["core_charge"] * PER_NM2,
+            temperature=1 / (1 / self.reference_temperature + inverse * BOLTZMANN_EV),
+            permittivity=values["permittivity"],
+            permittivity_ratio=values["permittivity_ratio"],
+        )
+
+    # ---- coordinates to sample in -----------------------------------------------------------------------------------
+    def straightened(self, coordinates: Floats) -> Floats:
+        """Coordinates with the layer's conductivity in place of the boundary's: what charge and layer pass together.
+
+        With A and G the charge's factors of layer and grain (`ChargedBoundary.at_rest`), w/σ = A/σ_gb + G/σ_b at the
+        reference temperature: an arc fixes σ, but leaves a curved valley in core charge and ln σ_gb. Unchanged
+        without a space charge.
+        """
+        v = np.array(coordinates, dtype=float)
+        j = self._bent_coordinate
+        if j is not None:
+            values = self.values(v)
+            width, layer, grain = self._at_rest(values)
+            whole = layer / values["boundary_conductivity"] + grain / values["bulk_conductivity"]
+            v[j] = np.log(width / whole) if whole > 0 else np.nan
+        return v
+
+    def straightening(self, coordinates: Floats, step: float = 1e-4) -> Floats:
+        """d straightened/d coordinates (n, n) by central differences; the identity without a space charge."""
+        u, slope = np.asarray(coordinates, dtype=float), np.eye(len(self.free))
+        j = self._bent_coordinate
+        if j is not None:
+            for i, p in enumerate(self.free):
+                h = step * p.deviation * np.eye(len(u))[i]
+                slope[j, i] = (self.straightened(u + h) - self.straightened(u - h))[j] / (
+                    2 * step * p.deviation
+                )
+        return slope
+
+    def bent(self, straight: Floats) -> tuple[Floats, float]:
+        """The inverse of `straightened` and ln of its Jacobian; −inf where no layer's conductivity gives the sum."""
+        u = np.array(straight, dtype=float)
+        j = self._bent_coordinate
+        if j is None:
+            return u, 0.0
+        if np.any(np.delete(u < self._low, j)) or np.any(np.delete(u > self._high, j)):
+            return u, -np.inf
+        values = self.values(u)
+        try:
+            width, layer, grain = self._at_rest(values)
+        except ConvergenceError:
+            return u, -np.inf
+        whole = width * np.exp(-u[j])
+        own = whole - grain / values["bulk_conductivity"]
+        if not own > 0:
+            return u, -np.inf
+        u[j] = np.log(layer / own)
+        return u, float(np.log(whole / own))
+
+    @property
+    def _bent_coordinate(self) -> int | None:
+        names = [p.name for p in self.free]
+        charged = self.space_charge is not None and {"core_charge", "boundary_conductivity"} <= set(names)
+        return names.index("boundary_conductivity") if charged else None
+
+    def _at_rest(self, values: Mapping[str, float]) -> tuple[float, float, float]:
+        assert self.grain_size is not None
+        layer, grain = self._equilibrium(values, 0.0).at_rest
+        return values["width_over_grain_size"] * self.grain_size, layer, grain
 
     # ---- likelihood -----------------------------------------------------------------------------------------------
     def misfit(self, values: Mapping[str, float]) -> Floats:

@@ -186,20 +186,27 @@ def sample(
     if count < 2 * n + 2 or steps < 100:
         raise InputError("walkers, steps", (count, steps), f"at least {2 * n + 2} walkers and 100 steps")
     rng = np.random.default_rng(seed)
+
+    def log_density(v: Floats) -> float:
+        u, log_jacobian = fit.bent(v)
+        return fit.log_posterior(u) + log_jacobian if np.isfinite(log_jacobian) else -np.inf
+
+    middle, slope = fit.straightened(start.coordinates), fit.straightening(start.coordinates)
+    covariance = slope @ start.covariance @ slope.T
     first: list[Floats] = []
     for shrink in (0.5, 0.1, 0.01):
-        drawn = rng.multivariate_normal(start.coordinates, shrink**2 * start.covariance, size=20 * count)
+        drawn = rng.multivariate_normal(middle, shrink**2 * covariance, size=20 * count)
         # A most probable point on a bound would lose half of its neighbours: fold them back.
-        for u in fit.within_bounds(drawn):
-            if len(first) < count and np.isfinite(fit.log_posterior(u)):
-                first.append(u)
+        for v in fit.within_bounds(drawn):
+            if len(first) < count and np.isfinite(log_density(v)):
+                first.append(v)
     if len(first) < count:
         raise ConvergenceError(
             "the posterior has no room around its most probable point; check the bounds of the priors",
             at="the start",
         )
     moves = [(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)]
-    ensemble = emcee.EnsembleSampler(count, n, fit.log_posterior, moves=moves)
+    ensemble = emcee.EnsembleSampler(count, n, log_density, moves=moves)
     ensemble.random_state = np.random.RandomState(int(rng.integers(2**31))).get_state()
     state: Any = np.array(first)
     taken, limit = 0, steps if most_steps is None else most_steps
@@ -214,11 +221,12 @@ def sample(
         time = float(np.max(ensemble.get_autocorr_time(discard=burned, tol=0, quiet=True)))
         if taken >= limit or taken - burned >= LENGTHS_ASKED * time:
             break
+    bent = [fit.bent(v) for v in ensemble.get_chain(discard=burned, flat=True)]
     return Posterior(
         fit,
         start,
-        ensemble.get_chain(discard=burned, flat=True),
-        ensemble.get_log_prob(discard=burned, flat=True),
+        np.array([u for u, _ in bent]),
+        ensemble.get_log_prob(discard=burned, flat=True) - np.array([jacobian for _, jacobian in bent]),
         time,
         taken - burned,
         float(np.mean(ensemble.acceptance_fraction)),

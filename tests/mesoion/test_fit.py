@@ -229,6 +229,22 @@ def test_the_measured_series_has_its_owners_conductivities_and_no_thin_layers() 
     assert best.values["permittivity_ratio"] < 0.1
 
 
+@pytest.mark.skipif("MESOION_REFERENCE" not in os.environ, reason="needs the reference spectra")
+def test_a_measured_pellet_of_thin_layers_has_its_owners_resistances() -> None:
+    """LAGP; its owners fit 4.471e4 and 4.712e4 ohm. Geometry and temperature are stand-ins: neither is published."""
+    table = np.loadtxt(Path(os.environ["MESOION_REFERENCE"]) / "eis" / "lagp_two_arcs.txt", skiprows=3)
+    z = table[:, 1] + 1j * table[:, 2]
+    fit = PelletFit([Measurement(table[:, 0], z, "LAGP", Geometry.disc(1e-3, 1e-2), 298.15)], shipped())
+    best = fit.most_probable(starts=1)
+    assert on_their_limits(best) == []
+    bulk = best.values["bulk_conductivity"]
+    resistance = fit.geometry.cell_constant * np.array(
+        [1 / bulk, 1 / fit.total_conductivity(best.values)[0] - 1 / bulk]
+    )
+    assert_allclose(resistance, [4.471e4, 4.712e4], rtol=0.02, atol=0)
+    assert best.values["noise"] < 0.01
+
+
 def test_figures_show_every_measured_point_and_every_parameter(series: PelletFit) -> None:
     from mesoion import plots
     from mesoion.fit_figures import narrowing, posterior_predictive
@@ -328,6 +344,34 @@ def test_core_charge_is_recovered_where_the_boundary_s_conductivity_is_known() -
     low, high = best.interval("core_charge")
     assert low < WITH_CHARGE["core_charge"] < high
     assert high - low < 0.5
+
+
+def test_the_sampler_s_coordinates_follow_the_valley_of_charge_and_conductivity() -> None:
+    fit = PelletFit([blank(290.0), blank(325.0)], shipped(), **CHARGED)
+    names = [p.name for p in fit.free]
+    layer, charge = names.index("boundary_conductivity"), names.index("core_charge")
+    u = np.array([p.coordinate(WITH_CHARGE[p.name]) for p in fit.free])
+    v = fit.straightened(u)
+    back, log_jacobian = fit.bent(v)
+    assert_allclose(back, u, rtol=1e-12, atol=1e-12)
+    step = np.zeros(len(u))
+    step[layer] = 1e-4
+    slope = (fit.bent(v + step)[0] - fit.bent(v - step)[0])[layer] / 2e-4
+    assert_allclose(log_jacobian, np.log(slope), rtol=0, atol=1e-6)
+    assert_allclose(np.linalg.slogdet(fit.straightening(u))[1], -log_jacobian, rtol=0, atol=1e-6)
+    # Along the charge the total conductivity stays, but for what flows along the layer; the layer's own falls.
+    v[charge] = 1.0
+    moved, _ = fit.bent(v)
+    assert moved[layer] < u[layer] - 0.1
+    middle = PelletFit([blank(fit.reference_temperature)], shipped(), **CHARGED)
+    of = [middle.total_conductivity(fit.values(x))[0] for x in (u, moved)]
+    assert_allclose(of[0], of[1], rtol=3e-4, atol=0)
+    v[layer] = np.log(fit.values(u)["bulk_conductivity"]) + 20.0
+    assert fit.bent(v)[1] == -np.inf
+    plain = PelletFit([blank(300.0)], shipped())
+    x = np.array([p.mean for p in plain.free])
+    assert np.array_equal(plain.bent(plain.straightened(x))[0], x)
+    assert np.array_equal(plain.straightening(x), np.eye(len(x)))
 
 
 def test_charge_transfer_is_recovered_and_without_any_the_electrodes_block() -> None:
