@@ -23,10 +23,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from mesoion.charged_boundary import ChargedBoundary, Lattice, charged_boundary
 from mesoion.errors import ConvergenceError, InputError
+from mesoion.fit_parameters import Parameter, default_parameters
 from mesoion.impedance.measurement import Measurement
 from mesoion.mixed_boundaries import BLOCKING, OPEN, PolycrystalModel
 from mesoion.units import BOLTZMANN_EV, VACUUM_PERMITTIVITY
@@ -36,100 +37,18 @@ Complexes = NDArray[np.complex128]
 
 BLOCKED = 1e-9
 """Conductivity of a blocking layer over that of the grain: none, to any instrument."""
-LEAST_EXPONENT = 0.5
 NEAR_THE_WIDEST = 2 / 3
 """Of the model's widest layers, where some starts of a fit lie."""
+NEAR_THE_BEST, FAR = 10.0, 3.0
+"""A lower maximum counts within so much of the log posterior, and so many deviations a parameter away."""
 DATA_BELOW, PRIOR_ABOVE = 1 / 3, 0.8
 """Posterior over prior width: below the first the data decide a parameter, above the second only the prior does."""
 
-Scale = Literal["log", "share", "exponent", "plain"]
 Electrode = Literal["blocking", "charge transfer", "none"]
 PER_NM2 = 1e18
 
 _charged = lru_cache(maxsize=32)(charged_boundary)
 """Equilibria of one evaluation are needed twice: for the spectrum and for the sampler's coordinates."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter and its normal prior in fit coordinates.
-
-    scale: "log" ln x; "share" logit x; "exponent" logit of (x − ½)/½; "plain" x. mean, deviation: of the prior in
-    those coordinates; bounds: hard limits there. free: fitted, or held at `mean`. unit: of x.
-    """
-
-    name: str
-    unit: str
-    scale: Scale
-    mean: float
-    deviation: float
-    bounds: tuple[float, float]
-    free: bool = True
-
-    def value(self, coordinate: float | Floats) -> Floats:
-        """x from its fit coordinate."""
-        u = np.asarray(coordinate, dtype=float)
-        if self.scale == "log":
-            return np.asarray(np.exp(u))
-        if self.scale == "share":
-            return np.asarray(expit(u))
-        if self.scale == "exponent":
-            return np.asarray(LEAST_EXPONENT + (1 - LEAST_EXPONENT) * expit(u))
-        return u
-
-    def coordinate(self, value: float) -> float:
-        """Fit coordinate of x; InputError where x is impossible."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if self.scale == "log":
-                u = np.log(value)
-            elif self.scale == "share":
-                u = logit(value)
-            elif self.scale == "exponent":
-                u = logit((value - LEAST_EXPONENT) / (1 - LEAST_EXPONENT))
-            else:
-                u = np.float64(value)
-        if np.isnan(u):
-            raise InputError(self.name, value, "a value this parameter can take")
-        return float(u)
-
-    def with_prior(self, value: float, factor: float) -> Parameter:
-        """Prior around `value` with one standard deviation `factor` (a factor for "log", else an increment)."""
-        deviation = np.log(factor) if self.scale == "log" else factor
-        return replace(self, mean=self.coordinate(value), deviation=float(deviation), free=True)
-
-    def fixed(self, value: float) -> Parameter:
-        """Held at `value`."""
-        return replace(self, mean=self.coordinate(value), free=False)
-
-
-def default_parameters() -> dict[str, Parameter]:
-    """All parameters with wide priors (assumptions, stated in docs/reconcile.md); what rarely matters is held.
-
-    Conductivities hold at the reference temperature of the series; their priors are set from the data's magnitude.
-    """
-    ln = np.log
-    listed = [
-        Parameter("bulk_conductivity", "S/m", "log", ln(1e-2), 4.0, (-35.0, 8.0)),
-        Parameter("bulk_activation_energy", "eV", "plain", 0.4, 0.25, (0.0, 2.5)),
-        Parameter("boundary_conductivity", "S/m", "log", ln(1e-5), 5.0, (-45.0, 8.0)),
-        Parameter("boundary_activation_energy", "eV", "plain", 0.5, 0.3, (0.0, 2.5)),
-        Parameter("width_over_grain_size", "1", "log", ln(5e-4), 1.2, (-30.0, 0.0)),
-        Parameter("blocking_fraction", "1", "share", -3.0, 1.5, (-12.0, 12.0)),
-        Parameter("permittivity", "1", "log", ln(60.0), 1.0, (0.0, 12.0)),
-        Parameter("permittivity_ratio", "1", "log", 0.0, 0.3, (-4.6, 4.6)),
-        Parameter("bulk_exponent", "1", "exponent", 3.0, 1.5, (-8.0, 25.0)),
-        Parameter("boundary_exponent", "1", "exponent", 2.0, 1.5, (-8.0, 25.0)),
-        Parameter("electrode_capacitance", "S s^n/m^2", "log", ln(1e-2), 3.0, (-30.0, 12.0)),
-        Parameter("electrode_exponent", "1", "exponent", 1.5, 1.5, (-8.0, 25.0)),
-        Parameter("electrode_activation_energy", "eV", "plain", 0.0, 0.2, (-1.0, 2.0)),
-        Parameter("charge_transfer_resistance", "ohm m^2", "log", ln(1e-3), 4.0, (-30.0, 20.0), free=False),
-        Parameter("charge_transfer_activation_energy", "eV", "plain", 0.4, 0.25, (0.0, 2.5), free=False),
-        Parameter("core_charge", "e/nm^2", "plain", 0.0, 1.5, (-8.0, 8.0), free=False),
-        Parameter("lead_resistance", "ohm", "log", ln(1e-9), 1.0, (-60.0, 20.0), free=False),
-        Parameter("lead_inductance", "H", "log", ln(1e-15), 1.0, (-60.0, 5.0), free=False),
-        Parameter("noise", "1", "log", ln(0.01), 1.5, (ln(1e-5), ln(0.5))),
-    ]
-    return {p.name: p for p in listed}
 
 
 class PelletFit:
@@ -269,13 +188,14 @@ class PelletFit:
             values["boundary_conductivity"] * ratio * np.exp(-values["boundary_activation_energy"] * x),
         )
 
-    def total_conductivity(self, values: Mapping[str, float]) -> Floats:
-        """σ_t [S/m] of the polycrystal at zero frequency and the temperatures of the series (t,)."""
-        bulk, boundary = self.conductivities(values)
+    def total_conductivity(self, values: Mapping[str, float], inverse: Floats | None = None) -> Floats:
+        """σ_t [S/m] of the polycrystal at zero frequency; temperatures (t,) as for `conductivities`."""
+        x = self._inverse if inverse is None else inverse
+        bulk, boundary = self.conductivities(values, x)
         width, blocked = values["width_over_grain_size"], BLOCKED * bulk
         # Any frequency serves where no displacement current flows.
         still = np.zeros(len(bulk))
-        across, along = self._excess(values, bulk, boundary, still, still, still, self._inverse)
+        across, along = self._excess(values, bulk, boundary, still, still, still, x)
         effective = self.polycrystal.effective_admittivity(
             bulk,
             {OPEN: across, BLOCKING: width * (1 / blocked - 1 / bulk)},
@@ -376,63 +296,89 @@ class PelletFit:
 
     # ---- coordinates to sample in -----------------------------------------------------------------------------------
     def straightened(self, coordinates: Floats) -> Floats:
-        """Coordinates with the layer's conductivity in place of the boundary's: what charge and layer pass together.
+        """Coordinates (n,) in which what the arcs fix together is one of them, and no curved valley is left.
 
-        With A and G the charge's factors of layer and grain (`ChargedBoundary.at_rest`), w/σ = A/σ_gb + G/σ_b at the
-        reference temperature: an arc fixes σ, but leaves a curved valley in core charge and ln σ_gb. Unchanged
-        without a space charge.
+        All at the reference temperature. With a core charge and its factors A and G (`ChargedBoundary.at_rest`)
+        ln σ, w/σ = A/σ_gb + G/σ_b, in place of ln σ_gb; with a charge transfer ln(R_pellet + R_ct) in place of ln R_ct,
+        and ln(Q R_ct) in place of ln Q. Unchanged otherwise.
         """
         v = np.array(coordinates, dtype=float)
-        j = self._bent_coordinate
-        if j is not None:
-            values = self.values(v)
-            width, layer, grain = self._at_rest(values)
-            whole = layer / values["boundary_conductivity"] + grain / values["bulk_conductivity"]
-            v[j] = np.log(width / whole) if whole > 0 else np.nan
+        layer, transfer, capacitance = self._bent_coordinates
+        values = self.values(v)
+        if layer is not None:
+            width, own, grain = self._at_rest(values)
+            whole = own / values["boundary_conductivity"] + grain / values["bulk_conductivity"]
+            v[layer] = np.log(width / whole) if whole > 0 else np.nan
+        if transfer is not None:
+            if capacitance is not None:
+                v[capacitance] += v[transfer]
+            v[transfer] = np.log(self._pellet_resistance(values) + np.exp(v[transfer]))
         return v
 
+    def bent(self, straight: Floats) -> tuple[Floats, float]:
+        """The inverse of `straightened` and ln of its Jacobian; −inf where a resistance would be negative."""
+        u = np.array(straight, dtype=float)
+        layer, transfer, capacitance = self._bent_coordinates
+        moved = [j for j in (layer, transfer, capacitance) if j is not None]
+        if not moved:
+            return u, 0.0
+        outside = (u < self._low) | (u > self._high)
+        outside[moved] = False
+        if np.any(outside):
+            return u, -np.inf
+        log_jacobian, values = 0.0, self.values(u)
+        try:
+            if layer is not None:
+                width, of_layer, grain = self._at_rest(values)
+                whole = width * np.exp(-u[layer])
+                own = whole - grain / values["bulk_conductivity"]
+                if not own > 0:
+                    return u, -np.inf
+                values["boundary_conductivity"] = of_layer / own
+                u[layer] = np.log(of_layer / own)
+                if not self._low[layer] <= u[layer] <= self._high[layer]:
+                    return u, -np.inf
+                log_jacobian += float(np.log(whole / own))
+            if transfer is not None:
+                total = np.exp(u[transfer])
+                own = total - self._pellet_resistance(values)
+                if not own > 0:
+                    return u, -np.inf
+                u[transfer] = np.log(own)
+                log_jacobian += float(np.log(total / own))
+                if capacitance is not None:
+                    u[capacitance] -= u[transfer]
+        except (ConvergenceError, InputError):
+            return u, -np.inf
+        return u, log_jacobian
+
     def straightening(self, coordinates: Floats, step: float = 1e-4) -> Floats:
-        """d straightened/d coordinates (n, n) by central differences; the identity without a space charge."""
+        """d straightened/d coordinates (n, n) by central differences of what it changes."""
         u, slope = np.asarray(coordinates, dtype=float), np.eye(len(self.free))
-        j = self._bent_coordinate
-        if j is not None:
-            for i, p in enumerate(self.free):
-                h = step * p.deviation * np.eye(len(u))[i]
-                slope[j, i] = (self.straightened(u + h) - self.straightened(u - h))[j] / (
-                    2 * step * p.deviation
-                )
+        moved = [j for j in self._bent_coordinates if j is not None]
+        for i, p in enumerate(self.free if moved else ()):
+            h = np.zeros(len(u))
+            h[i] = step * p.deviation
+            change = (self.straightened(u + h) - self.straightened(u - h)) / (2 * h[i])
+            slope[moved, i] = change[moved]
         return slope
 
-    def bent(self, straight: Floats) -> tuple[Floats, float]:
-        """The inverse of `straightened` and ln of its Jacobian; −inf where no layer's conductivity gives the sum."""
-        u = np.array(straight, dtype=float)
-        j = self._bent_coordinate
-        if j is None:
-            return u, 0.0
-        if np.any(np.delete(u < self._low, j)) or np.any(np.delete(u > self._high, j)):
-            return u, -np.inf
-        values = self.values(u)
-        try:
-            width, layer, grain = self._at_rest(values)
-        except ConvergenceError:
-            return u, -np.inf
-        whole = width * np.exp(-u[j])
-        own = whole - grain / values["bulk_conductivity"]
-        if not own > 0:
-            return u, -np.inf
-        u[j] = np.log(layer / own)
-        return u, float(np.log(whole / own))
-
     @property
-    def _bent_coordinate(self) -> int | None:
-        names = [p.name for p in self.free]
-        charged = self.space_charge is not None and {"core_charge", "boundary_conductivity"} <= set(names)
-        return names.index("boundary_conductivity") if charged else None
+    def _bent_coordinates(self) -> tuple[int | None, int | None, int | None]:
+        """Of layer conductivity, charge-transfer resistance and electrode capacitance, where they are moved."""
+        at = {p.name: j for j, p in enumerate(self.free)}
+        layer = at.get("boundary_conductivity") if "core_charge" in at else None
+        transfer = at.get("charge_transfer_resistance")
+        return layer, transfer, None if transfer is None else at.get("electrode_capacitance")
 
     def _at_rest(self, values: Mapping[str, float]) -> tuple[float, float, float]:
         assert self.grain_size is not None
         layer, grain = self._equilibrium(values, 0.0).at_rest
         return values["width_over_grain_size"] * self.grain_size, layer, grain
+
+    def _pellet_resistance(self, values: Mapping[str, float]) -> float:
+        """Times the electrode's area [ohm m²], at zero frequency and the reference temperature."""
+        return self.geometry.thickness / float(self.total_conductivity(values, np.zeros(1))[0])
 
     # ---- likelihood -----------------------------------------------------------------------------------------------
     def misfit(self, values: Mapping[str, float]) -> Floats:
@@ -475,23 +421,32 @@ class PelletFit:
     def most_probable(self, starts: int = 8, seed: int = 0) -> MostProbable:
         """Maximum of the posterior by least squares from several starts; ConvergenceError where none converges."""
         rng = np.random.default_rng(seed)
-        best: tuple[float, Floats] | None = None
+        maxima: list[tuple[float, Floats]] = []
         for start in self._starts(starts, rng):
             found = self._descend(start)
-            if found is not None and (best is None or found[0] > best[0]):
-                best = found
-        if best is None:
+            if found is not None:
+                maxima.append(found)
+        if not maxima:
             raise ConvergenceError(
                 "no start of the fit converged; check geometry and units, or give priors nearer to the data",
                 at=f"{starts} starts",
             )
-        return self._described(self._stepped_over(best)[1])
+        value, u = self._stepped_over(maxima)
+        best = self._described(u)
+        others: list[MostProbable] = []
+        for lower, point in sorted(maxima, key=lambda one: -one[0]):
+            if value - lower > NEAR_THE_BEST:
+                break
+            if all(other.far_from(point) for other in (best, *others)):
+                others.append(self._described(point))
+        return replace(best, others=tuple(others))
 
-    def _stepped_over(self, best: tuple[float, Floats], rounds: int = 6) -> tuple[float, Floats]:
+    def _stepped_over(self, maxima: list[tuple[float, Floats]], rounds: int = 6) -> tuple[float, Floats]:
         """The best point found from the middles of the neighbouring smooth pieces of the blocking fraction.
 
-        Least squares cannot cross a kink: each side may slope towards it.
+        Least squares cannot cross a kink: each side may slope towards it. What is found joins the `maxima`.
         """
+        best = max(maxima, key=lambda one: one[0])
         j = next((k for k, p in enumerate(self.free) if p.name == "blocking_fraction"), None)
         if j is None:
             return best
@@ -509,8 +464,10 @@ class PelletFit:
                 start = best[1].copy()
                 start[j] = self.free[j].coordinate(float(middles[k]))
                 found = self._descend(start)
-                if found is not None and found[0] > best[0] + 1e-6:
-                    best = better = found
+                if found is not None:
+                    maxima.append(found)
+                    if found[0] > best[0] + 1e-6:
+                        best = better = found
             if better is None:
                 return best
         return best
@@ -677,7 +634,7 @@ class MostProbable:
     """The most probable parameters and the local shape of the posterior.
 
     coordinates (n,); information (n, n): Fisher information of the data; covariance (n, n): of the normal
-    approximation to the posterior, prior included.
+    approximation to the posterior, prior included. others: lower maxima that a sampling starts from too.
     """
 
     fit: PelletFit
@@ -685,6 +642,17 @@ class MostProbable:
     log_posterior: float
     information: Floats
     covariance: Floats
+    others: tuple[MostProbable, ...] = ()
+
+    @property
+    def log_evidence(self) -> float:
+        """ln of the posterior's integral around this maximum in the normal approximation, but for a constant."""
+        return self.log_posterior + 0.5 * float(np.linalg.slogdet(self.covariance)[1])
+
+    def far_from(self, coordinates: Floats) -> bool:
+        """Whether a point (n,) is another maximum by the normal approximation around this one."""
+        apart = coordinates - self.coordinates
+        return float(apart @ np.linalg.solve(self.covariance, apart)) > FAR**2 * len(apart)
 
     @property
     def values(self) -> dict[str, float]:

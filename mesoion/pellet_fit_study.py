@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from mesoion.charged_boundary import Lattice
 from mesoion.config import Model, StudyModel
 from mesoion.errors import ConvergenceError, InputError
-from mesoion.fit import Electrode, MostProbable, Parameter, PelletFit, default_parameters
+from mesoion.fit import Electrode, MostProbable, PelletFit
+from mesoion.fit_parameters import Parameter, default_parameters
 from mesoion.impedance.measured_files import MeasuredFiles
 from mesoion.impedance.measurement import Measurement
 from mesoion.material import Material

@@ -164,6 +164,28 @@ class Posterior:
         return float(np.concatenate(inside).mean())
 
 
+def _around(
+    peak: MostProbable, count: int, log_density: Callable[[Floats], float], rng: np.random.Generator
+) -> list[Floats]:
+    """Points to start walkers from, in the sampler's coordinates, narrower than the normal approximation of a peak."""
+    fit = peak.fit
+    middle, slope = fit.straightened(peak.coordinates), fit.straightening(peak.coordinates)
+    covariance = slope @ peak.covariance @ slope.T
+    first: list[Floats] = []
+    for shrink in (0.5, 0.1, 0.01):
+        drawn = rng.multivariate_normal(middle, shrink**2 * covariance, size=20 * max(count, 1))
+        # A most probable point on a bound would lose half of its neighbours: fold them back.
+        for v in fit.within_bounds(drawn):
+            if len(first) < count and np.isfinite(log_density(v)):
+                first.append(v)
+    if len(first) < count:
+        raise ConvergenceError(
+            "the posterior has no room around its most probable point; check the bounds of the priors",
+            at="the start",
+        )
+    return first
+
+
 def sample(
     start: MostProbable,
     *,
@@ -173,7 +195,7 @@ def sample(
     walkers: int | None = None,
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
 ) -> Posterior:
-    """Draw from the posterior around its most probable point.
+    """Draw from the posterior around its most probable point and the lower maxima beside it, by their evidence.
 
     walkers: four a parameter unless given. Where `steps` do not suffice for fifty autocorrelation times, as many again
     are taken until they do or `most_steps` are reached. Raises ConvergenceError where no walker can start, InputError
@@ -191,21 +213,16 @@ def sample(
         u, log_jacobian = fit.bent(v)
         return fit.log_posterior(u) + log_jacobian if np.isfinite(log_jacobian) else -np.inf
 
-    middle, slope = fit.straightened(start.coordinates), fit.straightening(start.coordinates)
-    covariance = slope @ start.covariance @ slope.T
+    peaks = (start, *start.others)
+    shares = np.exp(np.array([p.log_evidence for p in peaks]) - max(p.log_evidence for p in peaks))
+    ends = np.round(count * np.cumsum(shares) / shares.sum()).astype(int)
     first: list[Floats] = []
-    for shrink in (0.5, 0.1, 0.01):
-        drawn = rng.multivariate_normal(middle, shrink**2 * covariance, size=20 * count)
-        # A most probable point on a bound would lose half of its neighbours: fold them back.
-        for v in fit.within_bounds(drawn):
-            if len(first) < count and np.isfinite(log_density(v)):
-                first.append(v)
-    if len(first) < count:
-        raise ConvergenceError(
-            "the posterior has no room around its most probable point; check the bounds of the priors",
-            at="the start",
-        )
+    for peak, end in zip(peaks, ends.tolist(), strict=True):
+        first += _around(peak, end - len(first), log_density, rng)
     moves = [(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)]
+    if len(peaks) > 1:
+        # The difference of two walkers on two peaks leads from one to the other.
+        moves.append((emcee.moves.DEMove(gamma0=1.0), 0.2))
     ensemble = emcee.EnsembleSampler(count, n, log_density, moves=moves)
     ensemble.random_state = np.random.RandomState(int(rng.integers(2**31))).get_state()
     state: Any = np.array(first)

@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose
 
 from mesoion.charged_boundary import Lattice
 from mesoion.errors import InputError
-from mesoion.fit import Parameter, PelletFit, default_parameters
+from mesoion.fit import PelletFit
+from mesoion.fit_parameters import Parameter, default_parameters
 from mesoion.impedance.measurement import Geometry, Measurement
 from mesoion.mixed_boundaries import shipped
 from mesoion.pellet import Interval
@@ -346,32 +347,44 @@ def test_core_charge_is_recovered_where_the_boundary_s_conductivity_is_known() -
     assert high - low < 0.5
 
 
-def test_the_sampler_s_coordinates_follow_the_valley_of_charge_and_conductivity() -> None:
-    fit = PelletFit([blank(290.0), blank(325.0)], shipped(), **CHARGED)
-    names = [p.name for p in fit.free]
-    layer, charge = names.index("boundary_conductivity"), names.index("core_charge")
-    u = np.array([p.coordinate(WITH_CHARGE[p.name]) for p in fit.free])
+def test_the_sampler_s_coordinates_follow_the_valleys_of_a_charge_and_a_charge_transfer() -> None:
+    truth = WITH_CHARGE | TRANSFER | {"core_charge": 3.0}
+    fit = PelletFit([blank(290.0), blank(325.0)], shipped(), electrode="charge transfer", **CHARGED)
+    at = {p.name: j for j, p in enumerate(fit.free)}
+    layer, transfer = at["boundary_conductivity"], at["charge_transfer_resistance"]
+    u = np.array([p.coordinate(truth[p.name]) for p in fit.free])
     v = fit.straightened(u)
     back, log_jacobian = fit.bent(v)
-    assert_allclose(back, u, rtol=1e-12, atol=1e-12)
-    step = np.zeros(len(u))
-    step[layer] = 1e-4
-    slope = (fit.bent(v + step)[0] - fit.bent(v - step)[0])[layer] / 2e-4
-    assert_allclose(log_jacobian, np.log(slope), rtol=0, atol=1e-6)
-    assert_allclose(np.linalg.slogdet(fit.straightening(u))[1], -log_jacobian, rtol=0, atol=1e-6)
-    # Along the charge the total conductivity stays, but for what flows along the layer; the layer's own falls.
-    v[charge] = 1.0
+    assert_allclose(back, u, rtol=1e-10, atol=1e-10)
+    slope = np.array([(fit.bent(v + h)[0] - fit.bent(v - h)[0]) / 2e-5 for h in 1e-5 * np.eye(len(v))]).T
+    assert log_jacobian > 0.1
+    assert_allclose(log_jacobian, np.linalg.slogdet(slope)[1], rtol=0, atol=1e-5)
+    assert_allclose(np.linalg.slogdet(fit.straightening(u))[1], -log_jacobian, rtol=0, atol=1e-5)
+    # Along the charge the resistance of all stays; that of the pellet does but for what flows along the layer.
+    v[at["core_charge"]] = 1.0
     moved, _ = fit.bent(v)
     assert moved[layer] < u[layer] - 0.1
-    middle = PelletFit([blank(fit.reference_temperature)], shipped(), **CHARGED)
-    of = [middle.total_conductivity(fit.values(x))[0] for x in (u, moved)]
-    assert_allclose(of[0], of[1], rtol=3e-4, atol=0)
-    v[layer] = np.log(fit.values(u)["bulk_conductivity"]) + 20.0
-    assert fit.bent(v)[1] == -np.inf
-    plain = PelletFit([blank(300.0)], shipped())
-    x = np.array([p.mean for p in plain.free])
-    assert np.array_equal(plain.bent(plain.straightened(x))[0], x)
-    assert np.array_equal(plain.straightening(x), np.eye(len(x)))
+    pellet, electrode = np.array([_in_series(fit, x) for x in (u, moved)]).T
+    assert_allclose(pellet[1], pellet[0], rtol=3e-4, atol=0)
+    assert_allclose(pellet[1] + electrode[1], pellet[0] + electrode[0], rtol=1e-12, atol=0)
+    # Impossible: a layer better than nothing in the way, and a pellet that takes more than all of the resistance.
+    for j, far in ((layer, 20.0), (transfer, -5.0)):
+        assert fit.bent(v + far * np.eye(len(v))[j])[1] == -np.inf
+
+
+def _in_series(fit: PelletFit, coordinates: np.ndarray) -> tuple[float, float]:
+    """Pellet and electrodes at zero frequency and the reference temperature [ohm m²]."""
+    values = fit.values(coordinates)
+    sigma = fit.total_conductivity(values, np.zeros(1))[0]
+    return float(GEOMETRY.thickness / sigma), values["charge_transfer_resistance"]
+
+
+def test_without_charge_and_charge_transfer_sampling_keeps_the_coordinates() -> None:
+    fit = PelletFit([blank(300.0)], shipped())
+    u = np.array([p.mean for p in fit.free])
+    assert np.array_equal(fit.straightened(u), u)
+    assert np.array_equal(fit.bent(u)[0], u)
+    assert np.array_equal(fit.straightening(u), np.eye(len(u)))
 
 
 def test_charge_transfer_is_recovered_and_without_any_the_electrodes_block() -> None:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from mesoion.cli import app
 from mesoion.errors import InputError
-from mesoion.fit import MostProbable, PelletFit, default_parameters
+from mesoion.fit import MostProbable, PelletFit
+from mesoion.fit_parameters import default_parameters
 from mesoion.impedance.measurement import Geometry, Measurement
 from mesoion.impedance.readers import read_batch
 from mesoion.mixed_boundaries import shipped
