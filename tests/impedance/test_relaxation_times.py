@@ -94,6 +94,56 @@ def test_noise_is_found_and_the_band_holds_most_of_the_truth(noise: float) -> No
     assert np.mean(held) > 0.94
 
 
+PAIRS = {
+    "apart": ((1000.0, 1e-6, 0.9), (3000.0, 1e-3, 0.85)),
+    "overlapping": ((1000.0, 1e-5, 0.9), (1500.0, 2e-4, 0.9)),
+    "broad": ((1000.0, 1e-6, 0.75), (800.0, 3e-4, 0.7)),
+    "uneven": ((200.0, 1e-6, 0.9), (5000.0, 1e-3, 0.9)),
+    "tail": ((1000.0, 1e-6, 0.92), (2000.0, 1e-3, 0.88)),
+}
+
+
+def peaks_of(kind: str, seeds: range) -> tuple[list[int], list[bool]]:
+    """How many peaks each spectrum shows, and whether each interval of a resistance holds the exact integral."""
+    omega = 2j * np.pi * FREQUENCY
+    exact = 50.0 + 1e-7 * omega + sum(r / (1 + (omega * t) ** n) for r, t, n in PAIRS[kind])
+    elastance = 1e5 if kind == "tail" else 0.0
+    exact = exact + elastance / omega**0.9
+    numbers, held = [], []
+    for seed in seeds:
+        rng, noise = np.random.default_rng(seed), (1e-3, 5e-3)[seed % 2]
+        errors = rng.normal(size=FREQUENCY.size) + 1j * rng.normal(size=FREQUENCY.size)
+        found = relaxation_times(FREQUENCY, exact + noise * np.abs(exact) * errors, seed=seed)
+        numbers.append(len(found.peaks))
+        for peak in found.peaks:
+            x = np.linspace(math.log(peak.first), math.log(peak.last), 2001)
+            density = sum(zarc_distribution(np.exp(x), *arc) for arc in PAIRS[kind])
+            # The distribution of 1/(Q (iω)^n) is sin(nπ) τ^n / (π Q).
+            density = density + elastance * math.sin(0.9 * math.pi) / math.pi * np.exp(0.9 * x)
+            held.append(bool(peak.low <= np.trapezoid(density, x) <= peak.high))
+    return numbers, held
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_two_arcs_are_two_peaks_with_their_resistances(kind: str) -> None:
+    numbers, held = peaks_of(kind, range(4))
+    # Ripples of an arc are no processes: before they were told from peaks there were four or five.
+    assert set(numbers) <= {1, 2}
+    assert np.mean(numbers) > 1.4
+    assert sum(held) >= len(held) - 1
+
+
+@pytest.mark.slow
+def test_intervals_of_peaks_hold_their_resistance() -> None:
+    numbers, held = [], []
+    for kind in PAIRS:
+        more, right = peaks_of(kind, range(100, 140))
+        numbers += more
+        held += right
+    assert np.mean(held) > 0.97
+    assert np.mean(np.array(numbers) == 2) > 0.9
+
+
 def test_smoothness_rises_with_regularisation() -> None:
     z = spectrum(5e-3)
     rough = [
