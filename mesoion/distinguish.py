@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mesoion.errors import ConvergenceError, MeshError
+from mesoion.mechanisms import BLOCKED, Case, Draw, charged_draw
 from mesoion.mixed_boundaries import BLOCKING, OPEN
-from mesoion.reconcile import BLOCKED, Case, Draw, Outcome, charged_draw
+from mesoion.reconcile import Outcome
 from mesoion.units import BOLTZMANN_EV, VACUUM_PERMITTIVITY
 
 Floats = NDArray[np.float64]

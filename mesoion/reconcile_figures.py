@@ -8,8 +8,9 @@ import numpy as np
 
 from mesoion import plots
 from mesoion.distinguish import Prediction
+from mesoion.mechanisms import Case, ParameterPrior
 from mesoion.pellet_figures import file_name
-from mesoion.reconcile import Case, Outcome, ParameterPrior, bayes_factors
+from mesoion.reconcile import Outcome, bayes_factors
 from mesoion.runfolder import RunFolder
 
 PER_CM = 0.01

@@ -28,7 +28,8 @@ from mesoion.impedance.arcs import PelletReading, read_pellet
 from mesoion.impedance.measured_files import FilesForCircuits
 from mesoion.impedance.measurement import Measurement
 from mesoion.impedance.temperature_series import common_circuit, fit_series, series_of
-from mesoion.reconcile import Case, Outcome, quantiles
+from mesoion.mechanisms import Case
+from mesoion.reconcile import Outcome, quantiles
 from mesoion.runfolder import RunFolder
 from mesoion.units import PureNumber
 

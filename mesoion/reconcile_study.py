@@ -15,23 +15,21 @@ from mesoion.config import Model, StudyModel
 from mesoion.distinguish import Prediction, Separation, arc_draws, predict, separations
 from mesoion.errors import InputError
 from mesoion.material import Material
-from mesoion.mixed_boundaries import shipped
-from mesoion.provenance import finite
-from mesoion.reconcile import (
+from mesoion.mechanisms import (
     Case,
     MeasuredBulk,
     Mechanism,
-    Outcome,
     ParameterPrior,
-    bayes_factors,
     blocking_boundaries,
-    infer,
     nothing_added,
     partial_contact,
     second_phase,
     segregation,
     space_charge,
 )
+from mesoion.mixed_boundaries import shipped
+from mesoion.provenance import finite
+from mesoion.reconcile import Outcome, bayes_factors, infer
 from mesoion.reconcile_figures import draw_distinguishing, draw_evidence, draw_needed, spoken
 from mesoion.reconcile_spectra import ArcReading, SpectraInput, described, read_arcs, whole_spectrum
 from mesoion.runfolder import Comparison, RunFolder

@@ -22,22 +22,21 @@ from mesoion.distinguish import (
 )
 from mesoion.errors import InputError
 from mesoion.material import Material
-from mesoion.mixed_boundaries import BLOCKING, OPEN
-from mesoion.reconcile import (
+from mesoion.mechanisms import (
     Case,
     ChargedParts,
     Mechanism,
     ParameterPrior,
-    bayes_factors,
     charged,
     holm_resistance,
-    infer,
     nothing_added,
     partial_contact,
     second_phase,
     segregation,
     space_charge,
 )
+from mesoion.mixed_boundaries import BLOCKING, OPEN
+from mesoion.reconcile import bayes_factors, infer
 from mesoion.reconcile_study import PairInput, reaches, segregation_prior
 from mesoion.units import BOLTZMANN_EV
 

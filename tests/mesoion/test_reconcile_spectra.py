@@ -27,20 +27,20 @@ from mesoion.distinguish import (
 )
 from mesoion.errors import InputError
 from mesoion.material import Material
-from mesoion.mixed_boundaries import shipped
-from mesoion.reconcile import (
+from mesoion.mechanisms import (
     Case,
     ChargedParts,
     MeasuredBulk,
     Mechanism,
     blocking_boundaries,
     charged,
-    infer,
     nothing_added,
     second_phase,
     segregation,
     space_charge,
 )
+from mesoion.mixed_boundaries import shipped
+from mesoion.reconcile import infer
 from mesoion.reconcile_spectra import ArcReading, SpectraInput, further, read_arcs
 from mesoion.reconcile_study import CaseInput, case_of_spectra
 from mesoion.runfolder import read_results
