@@ -39,6 +39,8 @@ BLOCKED = 1e-9
 """Conductivity of a blocking layer over that of the grain: none, to any instrument."""
 NEAR_THE_WIDEST = 2 / 3
 """Of the model's widest layers, where some starts of a fit lie."""
+SLOWEST_SHARE = 0.05
+"""Of all resistance, where the starts of a fit put a charge transfer."""
 NEAR_THE_BEST, FAR = 10.0, 3.0
 """A lower maximum counts within so much of the log posterior, and so many deviations a parameter away."""
 DATA_BELOW, PRIOR_ABOVE = 1 / 3, 0.8
@@ -501,6 +503,15 @@ class PelletFit:
                 "electrode_capacitance": -np.log(tail[middle] * self.geometry.area * omega[-1] ** 0.8),
                 "noise": np.log(0.03),
             }
+            if self.space_charge is not None:
+                # The slope may vanish at no charge; either sign.
+                guess["core_charge"] = (-1) ** k * 0.5 * self.parameters["core_charge"].deviation
+            if self.electrode == "charge transfer":
+                # The slowest arc, in the lower third of the window.
+                transfer = SLOWEST_SHARE * total[middle] * self.geometry.area
+                slow = omega[-1] ** (2 / 3) * omega[0] ** (1 / 3)
+                guess["charge_transfer_resistance"] = np.log(transfer)
+                guess["electrode_capacitance"] = -np.log(transfer * slow**0.8)
             # From the prior's mean of the blocking fraction, the first four from far apart shares as well, the first
             # two also from layers near the widest, whatever the seed: there may be another maximum.
             guesses = [guess]
