@@ -164,6 +164,13 @@ class Posterior:
         return float(np.concatenate(inside).mean())
 
 
+def autocorrelation_time(ensemble: Any, discard: int = 0) -> float:
+    """The longest over the parameters [steps], of an `emcee` ensemble; all its steps where a walker never moved."""
+    with np.errstate(invalid="ignore"):
+        found = float(np.max(ensemble.get_autocorr_time(discard=discard, tol=0, quiet=True)))
+    return found if np.isfinite(found) else float(ensemble.iteration - discard)
+
+
 def _around(
     peak: MostProbable, count: int, log_density: Callable[[Floats], float], rng: np.random.Generator
 ) -> list[Floats]:
@@ -233,9 +240,9 @@ def sample(
         for state in states if progress is None else progress(states, "posterior", block):  # noqa: B007
             pass
         taken += block
-        rough = float(np.max(ensemble.get_autocorr_time(tol=0, quiet=True)))
+        rough = autocorrelation_time(ensemble)
         burned = min(int(BURNED_LENGTHS * rough), taken // 3)
-        time = float(np.max(ensemble.get_autocorr_time(discard=burned, tol=0, quiet=True)))
+        time = autocorrelation_time(ensemble, burned)
         if taken >= limit or taken - burned >= LENGTHS_ASKED * time:
             break
     bent = [fit.bent(v) for v in ensemble.get_chain(discard=burned, flat=True)]
