@@ -175,10 +175,7 @@ def write_analysis(analysis: Analysis, folder: str | Path) -> Path:
     An earlier analysis in `folder` is replaced; a folder of anything else is refused with FileFormatError.
     """
     folder = Path(folder)
-    if folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").exists())
-    ):
-        raise FileFormatError(folder, None, "exists and is no analysis", "choose another --out")
+    check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -194,6 +191,20 @@ def write_analysis(analysis: Analysis, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def check_folder(folder: Path) -> None:
+    """Raises FileFormatError where an analysis cannot be written to `folder` without loss of something else.
+
+    Campaigns and runs of `atomistic md` hold a results.json too: only an analysis has its page beside it.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (
+        any(folder.iterdir())
+        and not all((folder / name).is_file() for name in ("results.json", "report.html"))
+    ):
+        raise FileFormatError(folder, None, "exists and is no analysis", "choose another --out")
 
 
 def _fill(analysis: Analysis, folder: Path) -> None:

@@ -73,6 +73,12 @@ class BoundarySettings(_Settings):
     name: str | None = None
     lattice_constant_A: Annotated[float, Field(gt=1.0, le=100.0)] | None = None
 
+    @model_validator(mode="after")
+    def _consistent(self) -> BoundarySettings:
+        if len({fraction % 1.0 for fraction in self.planes}) < len(self.planes):
+            raise ValueError("planes: one stands there twice")
+        return self
+
 
 class SegregationSettings(_Settings):
     """[[segregation]]: energy of `solute` from its occupancies. sites: how many sites each counted atom stands for.
@@ -138,7 +144,7 @@ class AnalysisSettings(_Settings):
     bin_width_A: Annotated[float, Field(gt=0.0, le=50.0)] = 0.5
     rdf: tuple[tuple[Symbol, Symbol], ...] = ()
     rdf_range_A: Annotated[float, Field(gt=0.5, lt=50.0)] = 6.0
-    sites: dict[Symbol, float] = {}
+    sites: dict[Symbol, Annotated[float, Field(gt=0.0, le=1000.0)]] = {}
     lengths: Literal["angstrom"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     boundary: BoundarySettings | None = None

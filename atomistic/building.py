@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +36,19 @@ def crystal_of(cell: CellSettings) -> Crystal:
         "lstz": Perovskite.lstz,
         "llto": Perovskite.llto,
     }
-    try:
-        crystal: Crystal = makers[cell.host](**cell.contents)
-    except TypeError as error:
-        raise InputError("cell.contents", cell.contents, f"{error}") from None
-    return crystal
+    maker = makers[cell.host]
+    check_contents(maker, cell.contents)
+    return maker(**cell.contents)
+
+
+def check_contents(builder: Callable[..., Any], contents: dict[str, float]) -> None:
+    """Raises InputError naming the first key of `contents` that is no number the builder takes."""
+    known = [name for name, p in signature(builder).parameters.items() if isinstance(p.default, float)]
+    for key, value in contents.items():
+        if key not in known:
+            raise InputError(
+                f"cell.contents.{key}", value, f"there is no such key; known are {', '.join(known)}"
+            )
 
 
 def bulk_cell(
@@ -50,10 +59,8 @@ def bulk_cell(
 
     extra: dict[str, Any] = {} if repeat is None else {"repeat": repeat}
     builder: Callable[..., Atoms] = getattr(cells, kind)
-    try:
-        return builder(**contents, **extra, rng=rng)
-    except TypeError as error:
-        raise InputError("cell.contents", contents, f"{error}") from None
+    check_contents(builder, contents)
+    return builder(**contents, **extra, rng=rng)
 
 
 def build_cell(cell: CellSettings, seed: int, base: Path, candidate: Candidate | None = None) -> Atoms:

@@ -51,6 +51,7 @@ Floats = npt.NDArray[np.float64]
 Stage = Literal["build", "mcmd", "md"]
 
 SHIPPED = Path(__file__).parent / "potentials"
+_MARKS = ("settings.json", "potential.mtp", "pair_style.json")
 _EQUILIBRATION, _SWAPS, _PRESSURE, _RUN = 1, 2, 3, 4
 
 
@@ -602,18 +603,23 @@ def run_campaign(
         raise InputError("production", None, "a table [production] with temperatures is needed for MD")
     if until == "mcmd" and settings.equilibration_temperature is None:
         raise InputError("mcmd", None, "a table [mcmd], or a temperature in [equilibration], is needed")
-    fresh = not folder.exists()
+    fresh = not (folder.is_dir() and any(folder.iterdir()))
+    there = folder.is_dir()
+    if not fresh and not any((folder / name).exists() for name in _MARKS):
+        raise InputError("--out", str(folder), "it holds something else than a campaign; use a new folder")
     try:
         open_campaign(settings, folder, base)
         mtp = folder / "potential.mtp"
         campaign = Campaign.load(folder)
         potential = read_mtp(mtp) if mtp.exists() else None
         build_campaign(settings, folder, base, potential, campaign.core, show=progress)
-        _check_pairs(settings, campaign)
+        _check_species(settings, campaign, potential)
     except AtomisticError:
         # Settings that cannot be built leave no folder in the way of the mended ones.
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
+            if there:
+                folder.mkdir()
         raise
     if until == "build":
         return []
@@ -665,15 +671,20 @@ def _in_processes(
             raise
 
 
-def _check_pairs(settings: CampaignSettings, campaign: Campaign) -> None:
-    """Raises InputError where a species to be swapped is not in a cell, before anything runs."""
+def _check_species(settings: CampaignSettings, campaign: Campaign, potential: MTPotential | None) -> None:
+    """Raises InputError for a species that is not there, before anything runs.
+
+    Those of `framework` are the potential's, those of [mcmd] are in every seed's cell.
+    """
+    style = settings.potential
+    known = sorted(potential.species if potential is not None else getattr(style, "species", ()))
+    if missing := sorted(set(settings.framework) - set(known)):
+        raise InputError("framework", missing, f"species of the potential: {', '.join(known)}")
     if settings.mcmd is None:
         return
+    groups = [("mcmd.pairs", pair) for pair in settings.mcmd.pairs] + [("mcmd.sites", settings.mcmd.sites)]
     for seed in settings.seeds:
         present = sorted(set(campaign.cell(seed).get_chemical_symbols()))
-        for pair in settings.mcmd.pairs:
-            missing = [s for s in pair if s != VACANCY and s not in present]
-            if missing:
-                raise InputError(
-                    "mcmd.pairs", list(pair), f"the cell of seed {seed} holds {', '.join(present)}"
-                )
+        for where, group in groups:
+            if any(s != VACANCY and s not in present for s in group):
+                raise InputError(where, list(group), f"the cell of seed {seed} holds {', '.join(present)}")

@@ -16,12 +16,13 @@ class AtomisticError(Exception):
 class InputError(AtomisticError):
     """A value given by the user is not allowed: `where` names it, `remedy` says what is allowed.
 
-    A value of `...` says that no single one is at fault, or that it is missing: the message leaves it out.
+    A value of `...` or None says that no single one is at fault, or that it is missing: the message leaves it out.
     """
 
     def __init__(self, where: str, value: Any, remedy: str) -> None:
         self.where, self.value, self.remedy = where, value, remedy
-        said = "" if value is ... else f"{value!r} is not allowed; "
+        shown = str(value) if isinstance(value, Path) else value
+        said = "" if value is ... or value is None else f"{shown!r} is not allowed; "
         super().__init__(f"{where}: {said}{remedy}")
 
 

@@ -49,6 +49,6 @@ def framework_displacement(source: TrajectorySource, species: tuple[str, ...], d
         cell = chunk.cells[-1]
     count = min(_AVERAGED, frames // 4)
     if count < 1:
-        raise TrajectoryError(f"{frames} frames are left after {discard:g} ps")
+        raise TrajectoryError(f"{frames} frames are left after {discard:g} ps; at least 4 are needed")
     moved = (np.mean(list(tail)[-count:], axis=0) - np.mean(head[:count], axis=0)) @ cell
     return float(np.mean(np.sum(moved**2, axis=1)))

@@ -102,14 +102,18 @@ def read_frames(path: str | Path, *, labelled: bool = False) -> list[Atoms]:
 
     path = Path(path)
     if not path.is_file():
-        raise FileFormatError(path, None, "no such file", "give the path of a file of structures")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise FileFormatError(path, None, what, "give the path of a file of structures")
     try:
         extended = path.name.endswith((".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz", ".xyz.xz"))
         found = read(path, index=":", format="extxyz" if extended else None)
     except Exception as error:
         # ASE's readers raise anything from IndexError to AssertionError on damaged files.
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyError):
+            what = f"{error} is neither an element nor a key it knows"
         raise FileFormatError(
-            path, None, f"cannot be read as structures ({type(error).__name__}: {error})", "repair the file"
+            path, None, f"cannot be read as structures ({what})", "repair the file"
         ) from None
     frames: list[Atoms] = found if isinstance(found, list) else [found]
     if not frames:

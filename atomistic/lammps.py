@@ -18,7 +18,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -78,6 +78,8 @@ def run_md(
         raise InputError("grade_every", md.grade_every, "an MTP and a grade_file are needed for grades")
     if len(atoms) == 0:
         raise GeometryError("the structure holds no atoms")
+    if engine not in get_args(Engine):
+        raise InputError("engine", engine, f"one of {', '.join(get_args(Engine))}")
     folder = Path(directory)
     if isinstance(potential, LammpsPotential) and engine not in ("auto", "plugin"):
         raise InputError("engine", engine, "a LAMMPS pair style runs in LAMMPS only")
@@ -106,7 +108,8 @@ def _checked(settings: dict[str, Any]) -> MDSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise InputError(where, first["input"] if first["loc"] else "these", first["msg"]) from None
+        remedy = first["msg"].removeprefix("Value error, ")
+        raise InputError(where, first["input"] if first["loc"] else ..., remedy) from None
 
 
 class _Run:

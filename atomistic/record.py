@@ -161,7 +161,8 @@ def file_sha256(path: str | Path) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
-        raise FileFormatError(path, None, f"cannot be read ({error})", "give the potential's file") from None
+        why = getattr(error, "strerror", None) or error
+        raise FileFormatError(path, None, f"cannot be read ({why})", "give the potential's file") from None
 
 
 def settings_sha256(settings: Mapping[str, Any]) -> str:
@@ -172,7 +173,7 @@ def settings_sha256(settings: Mapping[str, Any]) -> str:
         )
     except (TypeError, ValueError) as error:
         raise InputError(
-            "settings", "these settings", f"numbers, words, lists and tables only ({error})"
+            "settings", ..., f"only numbers, words, lists and tables can be kept ({error})"
         ) from None
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -313,7 +314,9 @@ def build_record(
         first = error.errors()[0]
         path = ".".join(str(key) for key in first["loc"]) or "record"
         raise InputError(
-            f"record {name!r}, {path}", _shown(first["input"]), first["msg"].removeprefix("Value error, ")
+            f"record {name!r}, {path}",
+            _shown(first["input"]) if first["loc"] else ...,
+            first["msg"].removeprefix("Value error, "),
         ) from None
 
 
@@ -331,14 +334,24 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) and len(value) < 60 else str(value)[:60]
 
 
+def _is_record(path: Path) -> bool:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and "schema_version" in values and "material" in values
+
+
 def save(record: TransportRecord, path: str | Path) -> Path:
     """Write a record as JSON to the file `path`, or to `<name>.json` in the folder `path`; whole or not at all.
 
-    Raises FileFormatError where it cannot be written.
+    Raises FileFormatError where it cannot be written, or would replace anything but a record.
     """
     target = Path(path)
     if target.is_dir():
         target = target / f"{record.name}.json"
+    if target.exists() and not _is_record(target):
+        raise FileFormatError(target, None, "exists and is no transport record", "choose another --out")
     part: Path | None = None
     try:
         handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
@@ -350,7 +363,7 @@ def save(record: TransportRecord, path: str | Path) -> Path:
         part.replace(target)
     except OSError as error:
         raise FileFormatError(
-            target, None, f"cannot be written ({error})", "choose a writable folder with free space"
+            target, None, f"cannot be written ({error.strerror})", "choose a writable folder with free space"
         ) from None
     finally:
         if part is not None:

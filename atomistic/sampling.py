@@ -94,7 +94,7 @@ class CellSettings(_Settings):
     """
 
     kind: Literal["llzo", "lstz", "llto", "boundary", "cif", "file"]
-    contents: dict[str, float] = {}
+    contents: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
     repeat: tuple[int, int, int] | None = None
     host: Literal["llzo", "lstz", "llto"] = "llzo"
     boundary: str | None = None
@@ -227,6 +227,8 @@ class CampaignSettings(_Settings):
     def _consistent(self) -> CampaignSettings:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one stands there twice")
+        if self.grade is not None and self.grade_limit is None:
+            raise ValueError("grade: give the grade_limit at which a run ends")
         if bool(self.framework) != (self.framework_limit is not None):
             raise ValueError("framework and framework_limit belong together")
         if self.production is not None:

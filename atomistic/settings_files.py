@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from atomistic.errors import FileFormatError, InputError
 
@@ -39,10 +41,10 @@ def validated(model: type[M], values: Mapping[str, Any], where: str, table: str 
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = _told(error)
         kind, value = first["type"], first["input"]
         key = _key(first["loc"], values, kind)
-        remedy = first["msg"].removeprefix("Value error, ")
+        remedy = _plain(first["msg"])
         if kind == "extra_forbidden":
             remedy = _known(model, first["loc"])
         elif kind == "missing":
@@ -54,16 +56,46 @@ def validated(model: type[M], values: Mapping[str, Any], where: str, table: str 
     raise InputError(": ".join(filter(None, (where, ".".join(filter(None, (table, key)))))), value, remedy)
 
 
+def _told(error: ValidationError) -> ErrorDetails:
+    """The first error; of a key that may be a word or a table and is a table, that of the table."""
+    errors = error.errors()
+    first = errors[0]
+    if first["type"] == "string_type" and isinstance(first["input"], Mapping):
+        inside = [e for e in errors if e["loc"][: len(first["loc"]) - 1] == first["loc"][:-1]]
+        return max(inside, key=lambda e: len(e["loc"]))
+    return first
+
+
+def _plain(message: str) -> str:
+    """What pydantic says, in the words of TOML."""
+    text = message.removeprefix("Value error, ")
+    for pattern, words in _WORDS:
+        text = re.sub(pattern, words, text)
+    return text
+
+
+_WORDS = (
+    ("^Input should be a valid tuple$", "a list in square brackets is expected"),
+    ("^Input should be a valid dictionary.*", "a table is expected"),
+    (r"^Tuple should have at (\w+) (\d+) items?.*", r"a list of at \1 \2 is expected"),
+    (r"^String should match pattern '\^\[A-Z\]\[a-z\]\?\$'$", "an element's symbol such as 'Li' is expected"),
+)
+
+
 def _key(place: tuple[int | str, ...], values: Any, kind: str) -> str:
     """The user's own keys on the way to a place; names of alternatives, which pydantic puts between, are left out."""
     parts, here = [], values
     for number, part in enumerate(place):
-        inside = part in here if isinstance(here, Mapping) else isinstance(here, list | tuple)
+        inside = part in here if isinstance(here, Mapping) else _holds(here, part)
         if inside:
             here = here[part]
         if inside or (kind == "missing" and number == len(place) - 1):
             parts.append(str(part))
     return ".".join(parts)
+
+
+def _holds(here: Any, part: int | str) -> bool:
+    return isinstance(here, list | tuple) and isinstance(part, int) and part < len(here)
 
 
 def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:

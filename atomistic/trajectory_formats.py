@@ -106,7 +106,12 @@ def opened(path: Path) -> Iterator[Lines]:
             packed = probe.read(2) == b"\x1f\x8b"
         stream: Any = gzip.open(path, "rb") if packed else open(path, "rb")  # noqa: SIM115
     except (OSError, ValueError) as error:
-        raise FileFormatError(path, None, f"cannot be opened ({error})", "give a readable file") from None
+        raise FileFormatError(
+            path,
+            None,
+            f"cannot be opened ({getattr(error, 'strerror', None) or error})",
+            "give a readable file",
+        ) from None
     with stream:
         yield Lines(path, stream)
 
@@ -316,7 +321,9 @@ def _dump_atoms(
     elif "type" in names:
         if species is None:
             raise InputError(
-                "species", None, f"{lines.path} has types only: give species, such as {{1: 'Li'}}"
+                "species",
+                ...,
+                f"{lines.path} has types only: give species, the elements of types 1, 2, ... in that order",
             )
         types, codes = np.unique(integers("type"), return_inverse=True)
         unknown = [int(t) for t in types if int(t) not in species]

@@ -42,7 +42,12 @@ def is_own(path: Path) -> bool:
         with open(path, "rb") as stream:
             return stream.read(len(MAGIC)) == MAGIC
     except (OSError, ValueError) as error:
-        raise FileFormatError(path, None, f"cannot be opened ({error})", "give a readable file") from None
+        raise FileFormatError(
+            path,
+            None,
+            f"cannot be opened ({getattr(error, 'strerror', None) or error})",
+            "give a readable file",
+        ) from None
 
 
 def _packed(array: NDArray[Any]) -> bytes:
@@ -164,7 +169,12 @@ def _reading(path: Path) -> Iterator[IO[bytes]]:
     try:
         stream = open(path, "rb")  # noqa: SIM115
     except (OSError, ValueError) as error:
-        raise FileFormatError(path, None, f"cannot be opened ({error})", "give a readable file") from None
+        raise FileFormatError(
+            path,
+            None,
+            f"cannot be opened ({getattr(error, 'strerror', None) or error})",
+            "give a readable file",
+        ) from None
     with stream:
         yield stream
 

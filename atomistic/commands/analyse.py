@@ -31,9 +31,10 @@ def command(
     import tempfile
 
     from atomistic.analysis import analyse
-    from atomistic.analysis_report import main_names, number, write_analysis
+    from atomistic.analysis_report import check_folder, main_names, number, write_analysis
     from atomistic.analysis_settings import open_sources, read_analysis_settings
 
+    check_folder(out)
     chosen = None if settings is None else read_analysis_settings(settings)
     with tempfile.TemporaryDirectory(prefix="atomistic-") as scratch:
         analysis = analyse(open_sources(source, chosen, scratch=Path(scratch)))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+MOST_ATOMS = 50_000_000
+"""Of a repeated structure; beyond, one machine's memory ends before LAMMPS has started."""
+
+_MARKS = ("state.json", "structure.data")
 
 Symbols = Annotated[
     str | None,
@@ -80,21 +86,27 @@ def command(
     from atomistic.labels import read_frames
     from atomistic.lammps import run_md
     from atomistic.mtp.core import RepulsiveCore
+    from atomistic.mtp.grade import ActiveSet
     from atomistic.mtp.potential import read_mtp
 
     out = out or Path("runs/md")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _MARKS):
+        raise InputError("--out", out, "it holds something else than a run; use a new folder")
     for name, value in (("--temperature", temperature), ("--steps", steps)):
         if value is None:
             raise InputError(
-                name, None, "it is needed with a structure; without, give a campaign's SETTINGS.toml"
+                name, ..., "it is needed with a structure; without, give a campaign's SETTINGS.toml"
             )
     symbols = tuple(species.split()) if species else None
     if (potential is None) == (not pair):
-        raise InputError("--potential", potential, "give either --potential FILE.mtp or --pair lines")
+        raise InputError("--potential", ..., "give either --potential FILE.mtp or --pair lines")
     counts = repeat.split()
     if len(counts) != 3 or not all(count.isdigit() and 1 <= int(count) <= 1000 for count in counts):
         raise InputError("--repeat", repeat, "three whole numbers such as '2 2 2' are expected")
-    atoms = read_frames(structure)[-1].repeat([int(count) for count in counts])
+    atoms = read_frames(structure)[-1]
+    if (total := len(atoms) * math.prod(int(count) for count in counts)) > MOST_ATOMS:
+        raise InputError("--repeat", repeat, f"{total} atoms are more than {MOST_ATOMS}")
+    atoms = atoms.repeat([int(count) for count in counts])
     settings: dict[str, Any] = {}
     model: Any
     repulsion = None
@@ -105,12 +117,13 @@ def command(
         else:
             repulsion = RepulsiveCore.beside(potential, model.species)
         if grade is not None:
+            ActiveSet.load(grade, model)
             settings = {"grade_every": grade_every, "grade_limit": grade_limit}
     else:
         if symbols is None:
-            raise InputError("--species", species, "the symbols of the LAMMPS types are needed with --pair")
+            raise InputError("--species", ..., "the symbols of the LAMMPS types are needed with --pair")
         if core is not None or grade is not None:
-            raise InputError("--pair", pair, "cores and grades belong to moment tensor potentials")
+            raise InputError("--pair", ..., "cores and grades belong to moment tensor potentials")
         model = LammpsPotential(pair or [], symbols, pair_file or [])
     result = run_md(
         atoms,

@@ -69,7 +69,9 @@ class RepulsiveCore:
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise FileFormatError(path, None, f"cannot be read ({error})", "check the path") from None
+            raise FileFormatError(
+                path, None, f"cannot be read ({getattr(error, 'strerror', None) or error})", "check the path"
+            ) from None
         for number, line in enumerate(lines, 1):
             words = line.partition("#")[0].split()
             if not words:

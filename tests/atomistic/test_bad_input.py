@@ -1,17 +1,39 @@
-"""Campaigns that cannot be built, through the command line: one message, exit code 2, no folder left."""
+"""What cannot be built, run, analysed or recorded, by command: one message, exit code 2, nothing left or lost."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
+from atomistic.campaign import run_campaign
 from atomistic.cli import main
 from atomistic.lammps_files import failure
+from atomistic.mtp.potential import read_mtp, write_mtp
+from atomistic.sampling import read_settings
 
 CELL = 'potential = "llzo-ta-level8"\n[cell]\n'
 ATOM = "Properties=species:S:1:pos:R:3\n{} 0 0 0\n"
 LATTICE = 'Lattice="4 0 0 0 4 0 0 0 4" '
+DATA = Path(__file__).parent / "data" / "al_cu_level6.mtp"
+
+
+def refused(folder: Path, arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command ends with exit code 2 and one line holding `word`, and every file of the folder is as before."""
+
+    def contents() -> dict[Path, bytes | None]:
+        return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+    before = contents()
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert left.value.code == 2, said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert word in said
+    assert contents() == before
 
 
 @pytest.mark.parametrize(
@@ -29,7 +51,15 @@ LATTICE = 'Lattice="4 0 0 0 4 0 0 0 4" '
         ('kind = "file"\npath = "gold.xyz"\n', "does not know Au"),
         ('kind = "llzo"\ncontents = { al = 2.0, ta = 2.0 }\n', "leaves -1 Li"),
         ('kind = "llzo"\ncontents = { ta = -0.5 }\n', "ta: -0.5 is not allowed"),
-        ('kind = "llzo"\ncontents = { tb = 0.5 }\n', "cell.contents"),
+        (
+            'kind = "llzo"\ncontents = { tb = 0.5 }\n',
+            "cell.contents.tb: 0.5 is not allowed; there is no such key",
+        ),
+        ('kind = "llzo"\ncontents = { rng = 1.0 }\n', "known are ta, nb, al, ga, lattice_constant"),
+        ('kind = "lstz"\ncontents = { order = nan }\n', "cell.toml: cell.contents.order: nan"),
+        ('kind = "lstz"\nrepeat = [2, 2]\n', "cell.toml: cell.repeat"),
+        ('kind = "lstz"\nrepeat = 2\n', "cell.repeat: 2 is not allowed; a list in square brackets"),
+        ('kind = "file"\n', "a cell of kind 'file' needs path"),
         ('kind = "boundary"\nboundary = "Sigma17(530)[001]"\nsearch = { max_area = 50.0 }\n', "Sigma17"),
         ('kind = "llzo"\nbondary = "x"\n', "cell.bondary"),
         ('kind = "llzo"\n[mcmd]\ntemperature = 900.0\npairs = [["Zr", "Ta"]]\n', "mcmd.pairs"),
@@ -45,15 +75,133 @@ def test_a_campaign_that_cannot_be_built_leaves_nothing(
     (tmp_path / "open.xyz").write_text("1\n" + ATOM.format("Li"), encoding="utf-8")
     (tmp_path / "gold.xyz").write_text("1\n" + LATTICE + ATOM.format("Au"), encoding="utf-8")
     (tmp_path / "cell.toml").write_text(CELL + text, encoding="utf-8")
-    before = set(tmp_path.iterdir())
-    with pytest.raises(SystemExit) as left:
-        main(["build", str(tmp_path / "cell.toml"), "--out", str(tmp_path / "out")])
-    said = capsys.readouterr().err
-    assert left.value.code == 2
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert word in said
-    assert set(tmp_path.iterdir()) == before
+    refused(tmp_path, ["build", str(tmp_path / "cell.toml"), "--out", str(tmp_path / "out")], word, capsys)
+
+
+CAMPAIGN = """
+potential = "p.mtp"
+[cell]
+kind = "file"
+path = "alloy.xyz"
+[mcmd]
+temperature = 500.0
+pairs = [["Al", "Cu"]]
+[production]
+temperatures = [400.0]
+"""
+
+
+@pytest.fixture(scope="module")
+def alloy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A structure, its potential and a campaign of them; folders of another campaign and of something else."""
+    folder = tmp_path_factory.mktemp("alloy")
+    write_mtp(read_mtp(DATA, ("Al", "Cu")), folder / "p.mtp")
+    atoms = bulk("Al", a=4.05, cubic=True).repeat(2)
+    atoms.symbols[:10] = "Cu"
+    atoms.write(folder / "alloy.xyz", format="extxyz")
+    whole = (folder / "alloy.xyz").read_text(encoding="utf-8")
+    (folder / "cut.xyz").write_text(whole[:300], encoding="utf-8")
+    (folder / "odd.xyz").write_text(whole.replace("Cu ", "Xx "), encoding="utf-8")
+    (folder / "gold.xyz").write_text(whole.replace("Cu ", "Au "), encoding="utf-8")
+    (folder / "other.toml").write_text("title = 'other'\n" + CAMPAIGN, encoding="utf-8")
+    run_campaign(read_settings(folder / "other.toml"), folder / "other", base=folder, until="build")
+    (folder / "else").mkdir()
+    (folder / "else" / "results.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"": "none.xyz"}, "none.xyz: no such file"),
+        ({"": "else"}, "else: is a folder"),
+        ({"": "cut.xyz"}, "cut.xyz: cannot be read as structures"),
+        ({"": "odd.xyz"}, "'Xx' is neither an element"),
+        ({"": "gold.xyz"}, "does not know Au; it is for Al, Cu"),
+        ({"--temperature": None}, "--temperature: it is needed with a structure"),
+        ({"--temperature": "inf"}, "temperature: inf is not allowed"),
+        ({"--engine": "gpu"}, "engine: 'gpu' is not allowed; one of auto, plugin, numba, ase"),
+        ({"--ensemble": "nph"}, "ensemble: 'nph'"),
+        ({"--repeat": "2 2"}, "three whole numbers"),
+        ({"--repeat": "400 400 400"}, "atoms are more than"),
+        ({"--potential": "none.mtp"}, "none.mtp: cannot be read"),
+        ({"--potential": "alloy.xyz"}, "alloy.xyz:1: does not begin"),
+        ({"--potential": None}, "--potential: give either"),
+        ({"--core": "none.core"}, "none.core: cannot be read (No such file or directory)"),
+        ({"--grade": "none.grade"}, "none.grade: cannot be read"),
+        ({"--grade": "alloy.xyz"}, "alloy.xyz: not a grade file"),
+        ({"--out": "else"}, "it holds something else than a run"),
+        ({"--out": "other"}, "it holds something else than a run"),
+        ({"--out": "alloy.xyz"}, "alloy.xyz: File exists"),
+    ],
+)
+def test_a_run_that_cannot_start_leaves_nothing(
+    alloy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    change: dict[str, str | None], word: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(alloy)
+    options: dict[str, str | None] = {"": "alloy.xyz", "--potential": "p.mtp", "--temperature": "300"}
+    options |= {"--steps": "4", "--out": "out", **change}
+    arguments = [part for option, value in options.items() if value is not None for part in (option, value)]
+    refused(alloy, ["md", *filter(None, arguments)], word, capsys)
+
+
+@pytest.mark.parametrize("command", ["md", "mcmd"])
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("p.mtp", "llzo-ta-lvel8", "a path of a .mtp file, or one of"),
+        ('"p.mtp"', '{ commands = ["pair_style zero 5"] }', "potential.species: is needed"),
+        ('"p.mtp"', '"p.mtp"\nframework = ["Zr"]\nframework_limit = 1.0', "framework: ['Zr'] is not allowed"),
+        ('"p.mtp"', '"p.mtp"\ngrade = "none"', "grade: give the grade_limit"),
+        ('"p.mtp"', '"p.mtp"\nseeds = []', "seeds: [] is not allowed; a list of at least 1"),
+        (
+            "pairs =",
+            'sites = ["Li"]\nmoves = "translate"\npairs =',
+            "mcmd.sites: ['Li'] is not allowed; the cell",
+        ),
+        ('["Al", "Cu"]', '"Al", "Cu"', "mcmd.pairs.0: 'Al' is not allowed; a list in square brackets"),
+        (
+            '"Al", "Cu"',
+            '"Al", "Cu", "Al"',
+            "mcmd.pairs.0: ['Al', 'Cu', 'Al'] is not allowed; a list of at most 2",
+        ),
+        ('"Al"', '"aluminium"', "an element's symbol such as 'Li'"),
+        ("[400.0]", '["400 C"]', "production.temperatures.0: '400 C'"),
+        ("[400.0]", "400.0", "production.temperatures: 400.0 is not allowed; a list in square brackets"),
+        ('kind = "file"', "kind = 3", "cell.kind: 3 is not allowed"),
+        (
+            '[cell]\nkind = "file"\npath = "alloy.xyz"',
+            "cell = 3",
+            "cell: 3 is not allowed; a table is expected",
+        ),
+        ('path = "alloy.xyz"', 'path = "alloy.xyz"\nrepeat = [2, 2]', "cell.repeat"),
+    ],
+)
+def test_a_campaign_that_cannot_run_leaves_nothing(
+    alloy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: str, old: str, new: str, word: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(alloy)
+    assert old in CAMPAIGN
+    (alloy / "c.toml").write_text(CAMPAIGN.replace(old, new, 1), encoding="utf-8")
+    (alloy / "empty").mkdir(exist_ok=True)
+    for out in ("out", "empty"):
+        refused(alloy, [command, "c.toml", "--out", out], word, capsys)
+
+
+@pytest.mark.parametrize("command", ["md", "mcmd", "build"])
+@pytest.mark.parametrize(
+    ("out", "word"),
+    [("other", "a campaign with other settings is there"), ("else", "something else than a campaign")],
+)
+def test_a_folder_of_something_else_is_left_alone(
+    alloy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: str, out: str, word: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(alloy)
+    (alloy / "c.toml").write_text(CAMPAIGN, encoding="utf-8")
+    refused(alloy, [command, "c.toml", "--out", out], word, capsys)
 
 
 @pytest.mark.parametrize(

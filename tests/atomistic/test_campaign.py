@@ -303,7 +303,7 @@ def test_bad_input_is_named_before_anything_runs(
     assert not (tmp_path / "bad").exists()
     with pytest.raises(FileFormatError, match="no such file"):
         attempt(cell={**values["cell"], "path": "absent.xyz"})
-    with pytest.raises(InputError, match=r"grade: None.*active-set"):
+    with pytest.raises(InputError, match=r"grade: the file.*active-set"):
         attempt(grade_limit=5.0)
     with pytest.raises(InputError, match="workers"):
         run_campaign(validated(values, "x"), tmp_path / "bad", base=inputs, workers=0)
