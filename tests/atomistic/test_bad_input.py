@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ase.build import bulk
+from ase.build import bulk as crystal
+from walks import RUNS, walk, write_dump
 
+from atomistic.analysis import Analysis
+from atomistic.analysis_report import write_analysis
 from atomistic.campaign import run_campaign
 from atomistic.cli import main
 from atomistic.lammps_files import failure
@@ -96,7 +99,7 @@ def alloy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A structure, its potential and a campaign of them; folders of another campaign and of something else."""
     folder = tmp_path_factory.mktemp("alloy")
     write_mtp(read_mtp(DATA, ("Al", "Cu")), folder / "p.mtp")
-    atoms = bulk("Al", a=4.05, cubic=True).repeat(2)
+    atoms = crystal("Al", a=4.05, cubic=True).repeat(2)
     atoms.symbols[:10] = "Cu"
     atoms.write(folder / "alloy.xyz", format="extxyz")
     whole = (folder / "alloy.xyz").read_text(encoding="utf-8")
@@ -202,6 +205,112 @@ def test_a_folder_of_something_else_is_left_alone(
     monkeypatch.chdir(alloy)
     (alloy / "c.toml").write_text(CAMPAIGN, encoding="utf-8")
     refused(alloy, [command, "c.toml", "--out", out], word, capsys)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run as a dump, with elements and with types only; folders that are no analysis."""
+    folder = tmp_path_factory.mktemp("short")
+    write_dump(walk(900.0, 3, frames=12), folder / "a.dump")
+    whole = (folder / "a.dump").read_text(encoding="utf-8")
+    (folder / "cut.dump").write_text(whole[: len(whole) // 2 + 7], encoding="utf-8")
+    (folder / "one.dump").write_text(whole[: whole.index("ITEM: TIMESTEP", 9)], encoding="utf-8")
+    typed = whole.replace("id element", "id type")
+    for number, symbol in enumerate(("Zr", "O", "Li"), 1):
+        typed = typed.replace(f" {symbol} ", f" {number} ")
+    (folder / "typed.dump").write_text(typed, encoding="utf-8")
+    (folder / "empty.dump").touch()
+    # As a campaign and `atomistic md` leave theirs.
+    (folder / "campaign").mkdir()
+    (folder / "campaign" / "results.json").write_text("[]", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "out", "word"),
+    [
+        ("", "a.dump", "campaign", "campaign: exists and is no analysis"),
+        ("", "a.dump", "a.dump", "a.dump: exists and is no analysis"),
+        ("", "cut.dump", "out", "cut.dump: it ends within frame 6"),
+        ("", "one.dump", "out", "1 frames are left after 0 ps; at least"),
+        ("", "typed.dump", "out", "typed.dump has types only: give species, the elements of types 1, 2"),
+        ("", "empty.dump", "out", "empty.dump:1: neither a LAMMPS dump"),
+        ("", "campaign", "out", "campaign: cannot be opened (Is a directory)"),
+        ('rdf = [["Li"]]\n', "a.dump", "out", "r.toml: rdf.0.1: is needed"),
+        (
+            'mobile = "lithium"\n',
+            "a.dump",
+            "out",
+            "r.toml: mobile: 'lithium' is not allowed; an element's symbol",
+        ),
+        ("[sites]\nZr = -1.0\n", "a.dump", "out", "r.toml: sites.Zr: -1.0 is not allowed"),
+        (
+            "extrapolate_K = [300.0]\n",
+            "a.dump",
+            "out",
+            "an activation energy needs at least two temperatures",
+        ),
+        ("[boundary]\nplanes = [0.5, 0.5]\n", "a.dump", "out", "boundary: planes: one stands there twice"),
+    ],
+)
+def test_an_analysis_that_cannot_be_made_leaves_nothing(
+    short: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    head: str, name: str, out: str, word: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(short)
+    (short / "r.toml").write_text(head + RUNS.replace("a.dump", name), encoding="utf-8")
+    refused(short, ["analyse", "r.toml", "--out", out], word, capsys)
+
+
+@pytest.fixture(scope="module")
+def recorded(bulk: Path, analysed: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An analysis's folder with the settings it came from."""
+    folder = tmp_path_factory.mktemp("recorded")
+    write_analysis(analysed, folder / "analysis")
+    for name in ("forces.txt", "runs.toml"):
+        (folder / name).write_bytes((bulk / name).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more", "word"),
+    [
+        ("", "", ["--out", "analysis/results.json"], "results.json: exists and is no transport record"),
+        ("", "", ["--out", "forces.txt"], "forces.txt: File exists"),
+        ("", "", ["--out", "no/a.json"], "no/a.json: cannot be written (No such file or directory); choose"),
+        ("", "", ["--region", "grain"], "--region: 'grain' is not allowed; bulk or boundary"),
+        ("", "", ["--region", "boundary"], "these cells have no boundaries"),
+        ('name = "walks-bulk"\n', "", [], "runs.toml: record.name: is needed"),
+        ('"walks-bulk"', '"../up"', [], "record.name: '../up' is not allowed"),
+        (
+            "material =",
+            "licence = 3\nmaterial =",
+            [],
+            "record.licence: 3 is not allowed; there is no such key",
+        ),
+        ('potential = "forces.txt"\n', "", [], "record.potential: name the file"),
+        ('"forces.txt"', '"none.mtp"', [], "none.mtp: cannot be read (No such file or directory); give"),
+        ("relative_permittivity", "#", [], "record: a bulk record needs relative_permittivity"),
+        ("value = 50.0", "value = -50.0", [], "record.relative_permittivity.value: -50.0"),
+    ],
+)
+def test_a_record_that_cannot_be_written_leaves_nothing(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    old: str, new: str, more: list[str], word: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(recorded)
+    text = (recorded / "runs.toml").read_text(encoding="utf-8")
+    assert old in text
+    (recorded / "runs.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    try:
+        refused(
+            recorded,
+            ["record", "analysis", "--settings", "runs.toml", "--out", "a.json", *more],
+            word,
+            capsys,
+        )
+    finally:
+        (recorded / "runs.toml").write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,52 @@ def test_ranks_of_mpi_give_the_same_run_to_rounding(inputs: Path, tmp_path: Path
     assert np.abs(positions[0][-1] - positions[0][0]).max() > 0.01
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER, reason="MPI runs need the compiled plugin")
+def test_a_campaign_by_command_on_two_ranks_is_that_on_one_killed_or_not(
+    inputs: Path, tmp_path: Path
+) -> None:
+    """Temperatures, energies, pressures and volumes of every stage, to the rounding of forces summed in parts."""
+    text = (inputs / "alloy.toml").read_text(encoding="utf-8")
+    # Langevin noise is drawn by each rank for itself: with a ramp, two ranks follow another path of the same ensemble.
+    changes = {
+        "seeds = [1, 2]": "seeds = [1]", "segment_ps = 0.2": "segment_ps = 0.02", "ramp_ps = 0.1": "ramp_ps = 0.0",
+        "npt_ps = 0.6": "npt_ps = 0.04", "cycles = 6": "cycles = 1", "burst_ps = 0.1": "burst_ps = 0.01",
+        "[500, 350.5]": "[500]", "time_ps = 0.8": "time_ps = 0.06", "interval_ps = 0.1": "interval_ps = 0.01",
+    }  # fmt: skip
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+
+    def command(ranks: int, folder: str) -> list[str]:
+        settings = inputs / f"{ranks}.toml"
+        settings.write_text(f"processes = {ranks}\n{text}", encoding="utf-8")
+        return [sys.executable, "-m", "atomistic.cli", "md", str(settings), "--out", str(tmp_path / folder)]
+
+    def thermo(folder: str, stage: str) -> pd.DataFrame:
+        return pd.read_csv(tmp_path / folder / stage / "seed1" / "thermo.csv")
+
+    for ranks in (1, 2):
+        subprocess.run(command(ranks, f"{ranks}"), check=True, capture_output=True)
+        killed = tmp_path / f"killed{ranks}"
+        kill_at(command(ranks, killed.name), killed, "production/T500/seed1/work/run/restart.bin", 0.02)
+        assert not (killed / "results.json").exists()
+        subprocess.run(command(ranks, killed.name), check=True, capture_output=True)
+    for stage in ("equilibration", "production/T500"):
+        one = thermo("1", stage)
+        assert len(one) > 1
+        for folder in ("2", "killed1", "killed2"):
+            other = thermo(folder, stage)
+            for column, rtol, atol in (
+                ("temperature_K", 1e-6, 0), ("potential_energy_eV", 0, 1e-6), ("pressure_bar", 0, 1e-3),
+                ("volume_A3", 1e-9, 0),
+            ):  # fmt: skip
+                np.testing.assert_allclose(
+                    other[column], one[column], rtol=rtol, atol=atol, err_msg=f"{folder} {stage} {column}"
+                )
+    assert contents(tmp_path / "killed1") == contents(tmp_path / "1")
+
+
 def test_compressed_frames_are_those_of_the_dump(inputs: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"temperature": 500.0, "steps": 60, "ramp_steps": 20, "dump_every": 10}
     options |= {"segment_steps": 20, "thermo_every": 10}

@@ -1,21 +1,19 @@
-"""LAMMPS: the plugin against the numba kernel, MD in segments, kills, ends by grade and heat, missing pieces."""
+"""MD through LAMMPS and ASE: segments, kills, ends by grade and heat, settings and commands."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from alloys import CELLS, COMPILER, DATA, ENGINES, alloy, needs_compiler, random_structure
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -24,185 +22,14 @@ from typer.testing import CliRunner
 from atomistic import lammps_files
 from atomistic.cli import app, main
 from atomistic.dynamics import LammpsPotential, MDSettings
-from atomistic.errors import CompilerError, GeometryError, InputError, LammpsError, SpeciesError
+from atomistic.errors import GeometryError, InputError, LammpsError, SpeciesError
 from atomistic.lammps import _Run, run_md
-from atomistic.lammps_files import read_final, to_lammps_cell, whole_frames, write_data_file
+from atomistic.lammps_files import read_final, to_lammps_cell, whole_frames
 from atomistic.mtp import plugin
-from atomistic.mtp.basis import untrained
-from atomistic.mtp.core import RepulsiveCore
-from atomistic.mtp.grade import ActiveSet, select_active_set
+from atomistic.mtp.grade import ActiveSet
 from atomistic.mtp.kernel import evaluate
-from atomistic.mtp.potential import MTPotential, read_mtp
+from atomistic.mtp.potential import read_mtp
 from atomistic.trajectory import read_trajectory
-
-DATA = Path(__file__).parent / "data" / "al_cu_level6.mtp"
-SPECIES = ("Li", "Zr", "O")
-COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
-needs_compiler = pytest.mark.skipif(not COMPILER, reason="no C++ compiler on this machine")
-ENGINES = [pytest.param("plugin", marks=needs_compiler), "numba"]
-
-
-def alloy(repeat: int = 2, seed: int = 0) -> Atoms:
-    rng = np.random.default_rng(seed)
-    atoms = bulk("Al", a=3.9, cubic=True).repeat((repeat, repeat, repeat))
-    atoms.numbers[rng.choice(len(atoms), len(atoms) // 3, replace=False)] = 29
-    atoms.rattle(0.05, seed=seed)
-    return atoms
-
-
-def random_potential(level: int) -> MTPotential:
-    rng = np.random.default_rng(level)
-    potential = untrained(SPECIES, level, cutoff=5.0, min_distance=1.4, rng=rng)
-    parameters = potential.parameters.copy()
-    linear = potential.alpha_moment_mapping.size + len(SPECIES)
-    parameters[:linear] = rng.normal(size=linear)
-    return potential.with_parameters(parameters)
-
-
-def random_structure(cell: npt.NDArray[np.float64], n: int, seed: int) -> Atoms:
-    rng = np.random.default_rng(seed)
-    atoms = Atoms(cell=cell, pbc=True)
-    while len(atoms) < n:
-        trial = atoms + Atoms("H", positions=[rng.uniform(size=3) @ cell])
-        if len(trial) == 1 or trial.get_distances(-1, range(len(trial) - 1), mic=True).min() > 1.5:
-            atoms = trial
-    atoms.set_chemical_symbols(rng.choice(SPECIES, n))
-    return atoms
-
-
-CELLS = {
-    "cubic": (np.eye(3) * 10.5, 50),
-    "triclinic": (np.array([[9.0, 0.0, 0.0], [3.0, 8.0, 0.0], [-2.0, 4.0, 10.0]]), 30),
-    "turned": (np.array([[6.0, 1.0, 0.5], [-2.0, 6.0, 1.0], [5.0, -1.0, 7.0]]), 12),
-    "smaller than the cutoff": (np.array([[3.4, 0.0, 0.0], [1.0, 3.1, 0.0], [0.4, 0.6, 3.9]]), 2),
-}
-PROBE = """
-    units metal
-    atom_modify map yes
-    box tilt large
-    read_data probe.data
-    pair_style mtp
-    pair_coeff * * probe.mtp {species} {more}
-    compute stress all stress/atom NULL pair
-    compute site all pe/atom
-    compute total all reduce sum c_stress[1] c_stress[2] c_stress[3] c_stress[4] c_stress[5] c_stress[6]
-    dump forces all custom 1 probe.dump id fx fy fz c_site
-    dump_modify forces sort id format float %.17g
-    thermo_style custom step pe pxx pyy pzz pxy pxz pyz c_total[*]
-    thermo_modify format float %.17g norm no
-    run 0
-"""
-
-
-def run_script(folder: Path, script: str, processes: int = 1) -> str:
-    """A user's own script with the lmp program and LAMMPS_PLUGIN_PATH; what it printed."""
-    found = plugin.find_lammps()
-    environment = found.environment()
-    environment["LAMMPS_PLUGIN_PATH"] = str(plugin.build_plugin().parent)
-    (folder / "in.lammps").write_text(textwrap.dedent(script))
-    command = [str(found.program), "-in", "in.lammps", "-log", "none", "-nocite"]
-    if processes > 1:
-        command = [str(Path(sys.prefix) / "bin" / "mpiexec"), "-n", str(processes), *command]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    return done.stdout + done.stderr
-
-
-@needs_compiler
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("level", "with_core", "processes"), [(8, False, 1), (8, True, 2), (16, False, 1)])
-def test_plugin_and_numba_agree_to_rounding(
-    tmp_path: Path, cell: str, level: int, with_core: bool, processes: int
-) -> None:
-    potential = random_potential(level)
-    potential.save(tmp_path / "probe.mtp")
-    core = None
-    if with_core:
-        core = RepulsiveCore.of_pairs(SPECIES, {(a, b): (1.2, 2.6) for a in SPECIES for b in SPECIES})
-        core.save(tmp_path / "probe.core")
-    atoms = to_lammps_cell(random_structure(*CELLS[cell], seed=level))
-    # Types in another order than the potential's species.
-    types = ("O", "Li", "Zr")
-    write_data_file(tmp_path / "probe.data", atoms, types, False)
-    more = "core probe.core" if with_core else ""
-    said = run_script(tmp_path, PROBE.format(species=" ".join(types), more=more), processes)
-    assert "ERROR" not in said, said
-    row = next(line for line in said.splitlines() if line.split()[:1] == ["0"]).split()
-    dump = np.loadtxt(tmp_path / "probe.dump", skiprows=9, ndmin=2)
-    expected = evaluate(potential, atoms, core)
-    scale = np.abs(expected.energies).sum()
-    assert float(row[1]) == pytest.approx(expected.energy, rel=1e-10, abs=1e-12 * scale)
-    np.testing.assert_allclose(
-        dump[:, 1:4], expected.forces, rtol=0, atol=1e-10 * np.abs(expected.forces).max()
-    )
-    np.testing.assert_allclose(dump[:, 4], expected.energies, rtol=1e-10, atol=1e-12 * scale)
-    w = expected.virial
-    virial = np.array([w[0, 0], w[1, 1], w[2, 2], w[0, 1], w[0, 2], w[1, 2]])
-    # LAMMPS' own conversion of eV/angstrom^3 to bar has eight digits.
-    to_bar = 1.6021765e6
-    pressure = np.array([float(word) for word in row[2:8]]) * atoms.get_volume() / to_bar
-    summed = -np.array([float(word) for word in row[8:14]]) / to_bar
-    np.testing.assert_allclose(pressure, virial, rtol=0, atol=1e-10 * np.abs(virial).max())
-    np.testing.assert_allclose(summed, virial, rtol=0, atol=1e-10 * np.abs(virial).max())
-
-
-@needs_compiler
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("pair_coeff * * probe.mtp Li Zr", "3 chemical symbols"),
-        ("pair_coeff * * probe.mtp Li Zr Xe", "does not know Xe"),
-        ("pair_coeff * * none.mtp Li Zr O", "cannot be opened"),
-        ("pair_coeff * * in.lammps Li Zr O", "in.lammps:"),
-        ("pair_coeff * * cut.mtp Li Zr O", "cut.mtp:"),
-        ("pair_coeff * * order.mtp Li Zr O", "before it is complete"),
-        ("pair_coeff * * probe.mtp Li Zr O core none.core", "none.core"),
-        ("pair_coeff * * probe.mtp Li Zr O wrong x", "unknown word"),
-    ],
-)
-def test_mistakes_in_a_users_script_are_named(tmp_path: Path, line: str, words: str) -> None:
-    random_potential(6).save(tmp_path / "probe.mtp")
-    text = (tmp_path / "probe.mtp").read_text()
-    (tmp_path / "cut.mtp").write_text(text[: len(text) // 2])
-    # Level 6 ends with moment 7 = moment 0 x moment 5; here it comes first.
-    first, last = "{0, 0, 1, 5}", "{0, 5, 1, 7}"
-    assert first in text
-    assert last in text
-    (tmp_path / "order.mtp").write_text(text.replace(first, "@").replace(last, first).replace("@", last))
-    write_data_file(tmp_path / "probe.data", random_structure(*CELLS["cubic"], seed=1), SPECIES, False)
-    script = f"units metal\natom_modify map yes\nread_data probe.data\npair_style mtp\n{line}\nrun 0\n"
-    said = run_script(tmp_path, script)
-    assert "ERROR" in said
-    assert words in said
-
-
-@needs_compiler
-def test_random_mutations_of_a_potential_do_not_crash_the_plugin(tmp_path: Path) -> None:
-    """Damage ends in LAMMPS' own error or a run, never in a signal."""
-    original = DATA.read_bytes()
-    atoms = alloy(1)
-    write_data_file(tmp_path / "probe.data", to_lammps_cell(atoms), ("Al", "Cu"), False)
-    rng = np.random.default_rng(11)
-    lines = ["units metal", "atom_modify map yes", "read_data probe.data", "pair_style mtp"]
-    found = plugin.find_lammps()
-    environment = found.environment()
-    environment["LAMMPS_PLUGIN_PATH"] = str(plugin.build_plugin().parent)
-    (tmp_path / "in.lammps").write_text("\n".join([*lines, "pair_coeff * * bad.mtp Al Cu", "run 0"]) + "\n")
-    for _ in range(60):
-        data = bytearray(original)
-        at = int(rng.integers(len(data)))
-        if rng.integers(2):
-            del data[at : at + int(rng.integers(1, 60))]
-        else:
-            data[at] = int(rng.choice(list(b"0123456789{},-=.e \n")))
-        (tmp_path / "bad.mtp").write_bytes(bytes(data))
-        command = [str(found.program), "-in", "in.lammps", "-log", "none", "-screen", "none", "-nocite"]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False
-        )
-        assert done.returncode in (0, 1), (done.returncode, bytes(data[at - 40 : at + 40]))
-
 
 RUN = {
     "temperature": 500.0,
@@ -329,20 +156,6 @@ def test_a_run_killed_between_two_writes_ends_with_the_same_bytes(
         assert (tmp_path / name).read_bytes() == (plain.folder / name).read_bytes(), name
 
 
-@pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ActiveSet]:
-    rng = np.random.default_rng(0)
-    frames = []
-    for seed in range(30):
-        atoms = alloy(seed=seed)
-        atoms.positions += rng.normal(0, 0.12, atoms.positions.shape)
-        frames.append(atoms)
-    active_set = select_active_set(read_mtp(DATA), frames)
-    path = tmp_path_factory.mktemp("grade") / "p.grade"
-    active_set.save(path)
-    return path, active_set
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_run_that_extrapolates_ends_and_keeps_its_frames(
     tmp_path: Path, engine: str, graded: tuple[Path, ActiveSet]
@@ -373,37 +186,6 @@ def test_a_run_that_extrapolates_ends_and_keeps_its_frames(
     frames = result.frames()
     assert len(frames) >= 1
     assert all(active_set.grades(frame).max() < 10.0 for frame in frames[:-1])
-
-
-@needs_compiler
-def test_grades_are_available_to_a_users_script(tmp_path: Path, graded: tuple[Path, ActiveSet]) -> None:
-    path, active_set = graded
-    atoms = to_lammps_cell(alloy(seed=3))
-    shutil.copyfile(DATA, tmp_path / "p.mtp")
-    write_data_file(tmp_path / "p.data", atoms, ("Cu", "Al"), False)
-    said = run_script(
-        tmp_path,
-        f"""
-        units metal
-        atom_modify map yes
-        read_data p.data
-        pair_style mtp grade 1 1000.0
-        pair_coeff * * p.mtp Cu Al grade {path}
-        compute worst all pair mtp
-        fix grades all pair 1 mtp grade 1
-        dump grades all custom 1 g.dump id f_grades
-        dump_modify grades sort id format float %.17g
-        thermo_style custom step c_worst[1] c_worst[2]
-        thermo_modify format float %.17g
-        fix move all nve
-        run 1
-        """,
-    )
-    assert "ERROR" not in said, said
-    row = next(line for line in said.splitlines() if line.split()[:1] == ["0"]).split()
-    expected = active_set.grades(atoms)
-    assert float(row[1]) == pytest.approx(expected.max(), rel=1e-9)
-    assert int(float(row[2])) == expected.argmax() + 1
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "ase"])
@@ -583,55 +365,6 @@ def test_an_ase_run_continues_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     first = read_trajectory(tmp_path / "whole" / "trajectory.xyz")
     second = read_trajectory(tmp_path / "cut" / "trajectory.xyz")
     np.testing.assert_allclose(second.positions, first.positions, rtol=0, atol=1e-8)
-
-
-def test_without_a_compiler_the_numba_kernel_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(CompilerError, match="install g"):
-        plugin.build_plugin()
-    result = run_md(alloy(), DATA, directory=tmp_path / "r", temperature=300.0, steps=20, ramp_steps=20)
-    assert result.engine == "numba"
-    with pytest.raises(CompilerError):
-        run_md(alloy(), DATA, directory=tmp_path / "s", engine="plugin", temperature=300.0, steps=20)
-
-
-def test_a_compiler_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / "g++"
-    broken.write_text("#!/bin/sh\necho 'cannot find crt1.o' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CXX", str(broken))
-    monkeypatch.setenv("MESOION_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(CompilerError, match=r"cannot find crt1\.o"):
-        plugin.build_plugin()
-
-
-def test_lammps_missing_or_not_starting_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"temperature": 300.0, "steps": 10}
-    found = plugin.find_lammps()
-    broken = tmp_path / "lmp"
-    broken.write_text("#!/bin/sh\necho 'error while loading shared libraries: libmpi.so.12' >&2\nexit 127\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr("atomistic.lammps.find_lammps", lambda: replace(found, program=broken))
-    argon = bulk("Ar", a=5.3, cubic=True)
-    lj = LammpsPotential(["pair_style lj/cut 7.0", "pair_coeff 1 1 0.0103 3.4"], ("Ar",))
-    with pytest.raises(LammpsError, match=r"does not start: .*libmpi.*pip install"):
-        run_md(argon, lj, directory=tmp_path / "a", **settings)  # type: ignore[arg-type]
-    monkeypatch.setattr("atomistic.lammps.find_lammps", lambda: replace(found, program=tmp_path / "none"))
-    with pytest.raises(LammpsError, match="does not start"):
-        run_md(argon, lj, directory=tmp_path / "b", **settings)  # type: ignore[arg-type]
-    monkeypatch.undo()
-
-    def missing(name: str) -> str:
-        raise plugin.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(plugin.metadata, "version", missing)
-    with pytest.raises(LammpsError, match="not installed; install it with: pip install"):
-        plugin.find_lammps()
-    monkeypatch.undo()
-    wrong = LammpsPotential(["pair_style nonsense"], ("Ar",))
-    with pytest.raises(LammpsError, match="nonsense"):
-        run_md(argon, wrong, directory=tmp_path / "c", **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
