@@ -163,7 +163,8 @@ class _Unit:
             self.potential = read_mtp(self.campaign.potential)
         else:
             style = self.settings.potential
-            assert isinstance(style, PairStyle)
+            if isinstance(style, str):
+                raise FileFormatError(folder / "potential.mtp", None, "is missing", "run in a new folder")
             files = [folder / Path(name).name for name in style.files]
             self.potential = LammpsPotential(style.commands, style.species, files)
         self.core = self.campaign.core
@@ -529,7 +530,10 @@ def produce(folder: Path, temperature: float, seed: int) -> dict[str, Any]:
     production = unit.settings.production
     assert production is not None
     start = unit.campaign.equilibrated(seed)
-    assert start is not None
+    if start is None:
+        stage = "equilibration" if unit.settings.mcmd is None else "mcmd"
+        place = folder / stage / f"seed{seed}"
+        raise FileFormatError(place, None, "holds no final.extxyz", "remove that folder and run again")
     result = _pressure_then_run(unit, production, start)
     for name in ("trajectory.bin", "thermo.csv"):
         unit.copy(name, result.folder / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -376,6 +377,29 @@ def test_bad_input_is_named_before_anything_runs(
     assert left.value.code == 2
     assert "the list is empty" in capsys.readouterr().err
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("potential.mtp", "potential.mtp: is missing; run in a new folder"),
+        ("equilibration/seed1/final.extxyz", "seed1: holds no final.extxyz; remove that folder"),
+    ],
+)
+def test_a_folder_that_lost_a_file_is_named(inputs: Path, tmp_path: Path, name: str, word: str) -> None:
+    values = read_settings(inputs / "alloy.toml").model_dump(mode="json")
+    values |= {"seeds": [1], "mcmd": None, "production": {**values["production"], "temperatures": [500.0]}}
+    settings = validated(values, "x")
+    run_campaign(settings, tmp_path / "run", base=inputs, until="build")
+    # An equilibration that has ended, as far as its record says.
+    place = tmp_path / "run" / "equilibration" / "seed1"
+    place.mkdir(parents=True)
+    record = {"stage": "equilibration", "temperature_K": 500.0, "seed": 1, "stopped": None}
+    (place / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    shutil.copyfile(tmp_path / "run" / "cells" / "seed1.extxyz", place / "final.extxyz")
+    (tmp_path / "run" / name).unlink()
+    with pytest.raises(FileFormatError, match=re.escape(word)):
+        run_campaign(settings, tmp_path / "run", base=inputs)
 
 
 def test_build_command_reports_charge_and_draws(inputs: Path, tmp_path: Path) -> None:
