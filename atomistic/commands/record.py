@@ -16,7 +16,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="TOML with a [record] table, instead of the analysis' own.",
+            help="TOML with a table \\[record], instead of the analysis' own.",
             show_default=False,
         ),
     ] = None,

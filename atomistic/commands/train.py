@@ -19,7 +19,7 @@ def command(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Only fit these labelled frames (repeatable) by the [training] table; no sampling.",
+            help="Only fit these labelled frames (repeatable) by the table \\[training]; no sampling.",
             show_default=False,
         ),
     ] = None,
