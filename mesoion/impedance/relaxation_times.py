@@ -346,7 +346,10 @@ def _peaks(tau: Floats, gamma: Floats, drawn: Floats, f: Floats) -> tuple[Peak, 
     window = (tau >= edges[0]) & (tau <= edges[1])
     inside = float(gamma[window].max(initial=0.0))
     tops, _ = find_peaks(padded, prominence=SMALLEST_PEAK * inside)
-    tops = _parted(tau, tops - 1, gamma, drawn)
+    tops = tops - 1
+    # What rises beyond the window cuts the last peak, but is too little known to take its place.
+    parted = _parted(tau, tops[window[tops]], gamma, drawn)
+    tops = np.sort(np.concatenate([parted, tops[~window[tops]]]))
     cuts = [
         0,
         *(int(a + np.argmin(gamma[a : b + 1])) for a, b in pairwise(tops)),
