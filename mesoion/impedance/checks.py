@@ -31,6 +31,8 @@ _SLOPE = 5.0
 # Chance of calling a good point of a spectrum an outlier, and a good spectrum systematic.
 _OUTLIER_CHANCE, _SYSTEMATIC_CHANCE = 0.01, 1e-3
 _DRAWS = 2000
+# So many points that may hide in the fit are tried.
+_TRIED = 3
 # A change over the measurement counts from this many standard errors on.
 _DRIFT_ERRORS = 5.0
 
@@ -119,6 +121,8 @@ def check_spectrum(
     while True:
         fit, noise = _weighted_fit(f[keep], z[keep], inductance, capacitance)
         worst = _worst_outlier(fit)
+        if worst is None:
+            worst = _hidden_outlier(fit, inductance, capacitance)
         if worst is None or int((~keep).sum()) >= most or int(keep.sum()) <= FEWEST_POINTS:
             break
         keep[np.flatnonzero(keep)[worst]] = False
@@ -196,13 +200,59 @@ def _local_noise(fit: KramersKronigFit, frequency: Floats, *, others: bool = Fal
 
 def _worst_outlier(fit: KramersKronigFit) -> int | None:
     """The point furthest out of what the others say of it, if it is out of the noise; None if none is."""
-    n = len(fit.frequency)
     others, count = _local_noise(fit, fit.frequency, others=True)
-    pairs = np.stack([fit.residual.real, fit.residual.imag], axis=1)
-    square = np.einsum("ni,nij,nj->n", pairs, np.linalg.inv(fit.blocks), pairs) / others.sigma**2
-    excess = square / (2.0 * stats.f.isf(_OUTLIER_CHANCE / n, 2, count))
+    excess = _squares(fit) / others.sigma**2 / _allowed(fit, count)
     worst = int(np.argmax(excess))
     return worst if excess[worst] > 1.0 else None
+
+
+def _squares(fit: KramersKronigFit) -> Floats:
+    """Squared deviation of each point from what the others predict, in proportion to the prediction's variance."""
+    pairs = np.stack([fit.residual.real, fit.residual.imag], axis=1)
+    return np.asarray(np.einsum("ni,nij,nj->n", pairs, np.linalg.inv(fit.blocks), pairs))
+
+
+def _allowed(fit: KramersKronigFit, count: Floats) -> Floats:
+    """What `_squares` over the noise may be where that rests on `count` squares."""
+    return np.asarray(2.0 * stats.f.isf(_OUTLIER_CHANCE / len(fit.frequency), 2, count))
+
+
+def _hidden_outlier(fit: KramersKronigFit, inductance: bool, capacitance: bool) -> int | None:
+    """A point that hides behind what it does to the fit and to the noise of its neighbours; None if none does.
+
+    Tried are the points furthest from a cubic through their neighbours, each by the ridge and the noise without it.
+    """
+    f, z = fit.frequency, fit.impedance
+    found, largest = None, 1.0
+    for k in _roughest(f, z)[:_TRIED]:
+        rest = np.delete(np.arange(len(f)), k)
+        if len(rest) < FEWEST_POINTS:
+            break
+        without, _ = _weighted_fit(f[rest], z[rest], inductance, capacitance)
+        noise, count = _local_noise(without, f)
+        whole = fit_kramers_kronig(
+            f, z, sigma=noise.sigma, inductance=inductance, capacitance=capacitance, ridge=without.ridge
+        )
+        excess = float((_squares(whole) / noise.sigma**2 / _allowed(whole, count))[k])
+        if excess > largest:
+            found, largest = k, excess
+    return found
+
+
+def _roughest(f: Floats, z: NDArray[np.complex128]) -> list[int]:
+    """Points by their relative distance from the cubic through two neighbours on either side, furthest first."""
+    x, n = np.log(f), len(f)
+    near = np.clip(np.arange(n), 2, n - 3)[:, np.newaxis] + np.array([-2, -1, 0, 1, 2])
+    others = np.array([row[row != k] for k, row in enumerate(near)])
+    at = x[others]
+    weights = np.ones((n, 4))
+    for j in range(4):
+        for i in range(4):
+            if i != j:
+                weights[:, j] *= (x - at[:, i]) / (at[:, j] - at[:, i])
+    # Ends are extrapolated, which multiplies the noise of the neighbours.
+    distance = np.abs(z - (weights * z[others]).sum(axis=1)) / np.abs(z)
+    return np.argsort(-distance / np.sqrt(1.0 + (weights**2).sum(axis=1))).tolist()
 
 
 def _systematic(fit: KramersKronigFit, noise: Noise, rng: np.random.Generator) -> tuple[float, float]:

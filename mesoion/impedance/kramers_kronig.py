@@ -65,7 +65,8 @@ class KramersKronigFit:
     sigma (n,): relative standard deviation of Re Z and of Im Z by which the points were weighted. hat (2n, 2n): of the
     weighted data, real parts first. coefficients: R [ohm], L [H], 1/C [1/F], R_k [ohm]; their standard errors for
     sigma = 1 are in `errors`. n_elements: trace of the hat matrix. noise: residual in units of sigma, root mean square
-    with n_elements subtracted. change, change_error: relative change of Z over the measurement, where it was asked for.
+    with n_elements subtracted. ridge: what shrank the R_k. change, change_error: relative change of Z over the
+    measurement, where it was asked for.
     """
 
     frequency: Floats
@@ -79,6 +80,7 @@ class KramersKronigFit:
     errors: Floats
     n_elements: float
     noise: float
+    ridge: float
     change: float | None = None
     change_error: float | None = None
 
@@ -110,13 +112,15 @@ def fit_kramers_kronig(
     capacitance: bool = True,
     change: bool = False,
     per_decade: int = 8,
+    ridge: float | None = None,
 ) -> KramersKronigFit:
     """The linear Kramers-Kronig fit of a spectrum, the number of elements chosen by cross-validation.
 
     frequency (n,) [Hz], impedance (n,) [ohm], n >= 8. sigma (n,): relative standard deviations for the weights, equal
     where None. inductance, capacitance: whether a series L and a series C are among the elements. change: also fit a
     relative change of Z that grows with the time of measurement, taken as Σ 1/f from the highest frequency down: the
-    first-order effect of a sample that drifts, which the relations forbid. per_decade: elements per decade of τ.
+    first-order effect of a sample that drifts, which the relations forbid. per_decade: elements per decade of τ. ridge:
+    instead of the one that cross-validation chooses.
 
     Raises InputError for fewer points, unequal lengths, or values that are not finite.
     """
@@ -154,7 +158,8 @@ def fit_kramers_kronig(
     u, s, vt = np.linalg.svd(scaled - q @ (q.T @ scaled), full_matrices=False)
     keep = s > 1e-13 * s[0]
     u, s, vt = u[:, keep], s[keep], vt[keep]
-    ridge = _cross_validated(y - q @ (q.T @ y), u, s, len(free) + change)
+    if ridge is None:
+        ridge = _cross_validated(y - q @ (q.T @ y), u, s, len(free) + change)
     shrink = s**2 / (s**2 + ridge)
     to_relaxations = (vt.T * (s / (s**2 + ridge))) @ u.T
     to_alone = np.linalg.solve(triangle, q.T - q.T @ scaled @ to_relaxations)
@@ -179,6 +184,7 @@ def fit_kramers_kronig(
         errors,
         n_elements,
         float(np.sqrt(left @ left / (len(y) - n_elements))),
+        float(ridge),
         float(alone_values[-1]) if change else None,
         float(spread_alone[-1]) if change else None,
     )

@@ -105,6 +105,21 @@ def test_outliers_are_found_one_by_one_and_do_not_count_as_noise() -> None:
     assert kept.notes[-1] == "2 outliers left out"
 
 
+def test_a_point_that_drags_fit_and_neighbours_is_found() -> None:
+    found, others = 0, 0
+    for seed in range(12):
+        rng = np.random.default_rng(120 + seed)
+        z = noisy(pellet(), 1e-3, rng)
+        # Near the ends a point has the fit to itself, and the noise of its few neighbours with it.
+        at = (4, 54, 52, 53)[seed % 4]
+        z[at] += 0.02 * abs(z[at]) * np.exp(2j * np.pi * rng.random())
+        out = set(np.flatnonzero(check_spectrum(measured(z)).outliers).tolist())
+        found += at in out
+        others += len(out - {at})
+    assert found >= 10
+    assert others <= 1
+
+
 def test_residuals_are_drawn_in_per_cent_with_the_noise_and_the_outliers() -> None:
     from matplotlib import pyplot as plt
 
