@@ -52,6 +52,14 @@ class RunSettings(_Settings):
     format: Literal["auto", "dump", "extxyz", "xdatcar", "own"] = "auto"
     truncated: Literal["error", "drop"] = "error"
 
+    @model_validator(mode="after")
+    def _consistent(self) -> RunSettings:
+        if self.time_step_fs is not None and self.frame_interval_ps is not None:
+            raise ValueError(
+                "give time_step_fs for files that number their steps, else frame_interval_ps, not both"
+            )
+        return self
+
 
 class BoundarySettings(_Settings):
     """[boundary]: where the boundaries are and how their layers are cut.
@@ -127,7 +135,8 @@ class AnalysisSettings(_Settings):
     which D is wanted, 300 K unless given; giving them asks for an activation energy, hence for two temperatures.
     structure_frames: at most so many frames per run for profiles, g(r) and density. structure_temperature_K: of those
     runs (default: the lowest). rdf: pairs (default: mobile with itself and with O or the commonest other species).
-    sites: sites open to the mobile ion that each counted atom stands for; needed for a record. lengths: "angstrom"
+    sites: sites open to the mobile ion that each counted atom stands for, negative for atoms that stand on such sites
+    themselves (La = -1 beside Ti = 1 on the A sites of LLTO); needed for a record. lengths: "angstrom"
     confirms an unusual number density. seed: of the Arrhenius test. record: carried for `atomistic record`.
     """
 
@@ -144,7 +153,7 @@ class AnalysisSettings(_Settings):
     bin_width_A: Annotated[float, Field(gt=0.0, le=50.0)] = 0.5
     rdf: tuple[tuple[Symbol, Symbol], ...] = ()
     rdf_range_A: Annotated[float, Field(gt=0.5, lt=50.0)] = 6.0
-    sites: dict[Symbol, Annotated[float, Field(gt=0.0, le=1000.0)]] = {}
+    sites: dict[Symbol, Annotated[float, Field(ge=-1000.0, le=1000.0, allow_inf_nan=False)]] = {}
     lengths: Literal["angstrom"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     boundary: BoundarySettings | None = None
@@ -160,6 +169,8 @@ class AnalysisSettings(_Settings):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"two runs have {twice[0]:g} K and seed {twice[1]}; give each its own seed")
+        if self.sites and max(self.sites.values()) <= 0:
+            raise ValueError(f"sites: {self.sites} makes no site; one number at least is above zero")
         if self.segregation and self.boundary is None and self.runs:
             raise ValueError("segregation needs a [boundary]")
         if self.rest is not None and self.runs:

@@ -304,6 +304,8 @@ class Structure:
                 )  # fmt: skip
             carriers = _mean([(p.carrier_density, p.carrier_density_uncertainty) for p in parts])
             places = _mean([(p.site_density, p.site_density_uncertainty) for p in parts])
+            if not places[0] > 0:
+                raise InputError("sites", dict(self.settings.sites), "more sites than none in every region")
             rows.append(
                 DensityRow(
                     region=region,

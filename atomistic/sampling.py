@@ -82,6 +82,14 @@ class SearchSettings(_Settings):
     max_strain: Annotated[float, Field(ge=0.0, le=0.2)] = 0.02
 
 
+_USED = {
+    "boundary": ("boundary", "host", "contents", "min_separation", "min_width", "search"),
+    "cif": ("path", "repeat"),
+    "file": ("path", "repeat"),
+}
+"""Keys of [cell] that mean something for a kind; the bulk crystals have contents and repeat."""
+
+
 class CellSettings(_Settings):
     """[cell]: what is built.
 
@@ -112,6 +120,11 @@ class CellSettings(_Settings):
             raise ValueError(f"a cell of kind {self.kind!r} needs {needed}")
         if self.repeat is not None and not all(1 <= n <= 100 for n in self.repeat):
             raise ValueError("repeat holds three whole numbers from 1 to 100")
+        used = _USED.get(self.kind, ("contents", "repeat"))
+        for key in sorted({key for keys in _USED.values() for key in keys} | {"contents"}):
+            # Compared with defaults, since the folder's own settings.json states them all.
+            if key not in used and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"a cell of kind {self.kind!r} has no {key}; it knows {', '.join(used)}")
         return self
 
 

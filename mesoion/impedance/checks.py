@@ -252,7 +252,8 @@ def _roughest(f: Floats, z: NDArray[np.complex128]) -> list[int]:
                 weights[:, j] *= (x - at[:, i]) / (at[:, j] - at[:, i])
     # Ends are extrapolated, which multiplies the noise of the neighbours.
     distance = np.abs(z - (weights * z[others]).sum(axis=1)) / np.abs(z)
-    return np.argsort(-distance / np.sqrt(1.0 + (weights**2).sum(axis=1))).tolist()
+    order: list[int] = np.argsort(-distance / np.sqrt(1.0 + (weights**2).sum(axis=1))).tolist()
+    return order
 
 
 def _systematic(fit: KramersKronigFit, noise: Noise, rng: np.random.Generator) -> tuple[float, float]:

@@ -243,7 +243,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "out",
             "r.toml: mobile: 'lithium' is not allowed; an element's symbol",
         ),
-        ("[sites]\nZr = -1.0\n", "a.dump", "out", "r.toml: sites.Zr: -1.0 is not allowed"),
+        ("[sites]\nZr = -1.0\n", "a.dump", "out", "r.toml: sites: {'Zr': -1.0} makes no site"),
         (
             "extrapolate_K = [300.0]\n",
             "a.dump",

@@ -43,6 +43,9 @@ PLAIN: dict[str, Any] = {
         ({"steps": 5}, "steps", "no such key"),
         ({"cell": {"kind": "llzo", "repeet": [1, 1, 1]}}, "cell.repeet", "did you mean repeat"),
         ({"cell": {}}, "cell.kind", "is needed"),
+        ({"cell": {"kind": "file", "path": "x", "contents": {"ta": 0.5}}}, "cell", "has no contents"),
+        ({"cell": {"kind": "boundary", "boundary": "x", "repeat": [2, 2, 2]}}, "cell", "has no repeat"),
+        ({"cell": {"kind": "llzo", "min_separation": 20.0}}, "cell", "has no min_separation"),
     ],
 )
 def test_refused_settings_name_their_key(change: dict[str, Any], where: str, says: str) -> None:
