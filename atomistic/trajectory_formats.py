@@ -99,12 +99,10 @@ class Lines:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Lines]:
-    """`path` as Lines; gzip is told by its first bytes. Raises FileFormatError where it cannot be opened."""
+def reading(path: Path) -> Iterator[Any]:
+    """The file's bytes as a stream. Raises FileFormatError where it cannot be opened."""
     try:
-        with open(path, "rb") as probe:
-            packed = probe.read(2) == b"\x1f\x8b"
-        stream: Any = gzip.open(path, "rb") if packed else open(path, "rb")  # noqa: SIM115
+        stream = open(path, "rb")  # noqa: SIM115
     except (OSError, ValueError) as error:
         raise FileFormatError(
             path,
@@ -113,7 +111,20 @@ def opened(path: Path) -> Iterator[Lines]:
             "give a readable file",
         ) from None
     with stream:
-        yield Lines(path, stream)
+        yield stream
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Lines]:
+    """`path` as Lines; gzip is told by its first bytes. Raises FileFormatError where it cannot be opened."""
+    with reading(path) as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        if packed:
+            with gzip.open(plain, "rb") as stream:
+                yield Lines(path, stream)
+        else:
+            yield Lines(path, plain)
 
 
 def _integer(lines: Lines, text: bytes, what: str, low: int, high: int) -> int:

@@ -13,7 +13,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from atomistic.errors import AtomisticError, FileFormatError, InputError, TrajectoryError
-from atomistic.trajectory_formats import LARGEST_SYSTEM, TruncatedError, positive, symbols_to_numbers
+from atomistic.trajectory_formats import LARGEST_SYSTEM, TruncatedError, positive, reading, symbols_to_numbers
 
 Floats = NDArray[np.float64]
 
@@ -38,16 +37,8 @@ _LARGEST_BLOCK = 1 << 34
 
 def is_own(path: Path) -> bool:
     """Whether the file begins as this format does. Raises FileFormatError where it cannot be read."""
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
-    except (OSError, ValueError) as error:
-        raise FileFormatError(
-            path,
-            None,
-            f"cannot be opened ({getattr(error, 'strerror', None) or error})",
-            "give a readable file",
-        ) from None
+    with reading(path) as stream:
+        return bool(stream.read(len(MAGIC)) == MAGIC)
 
 
 def _packed(array: NDArray[Any]) -> bytes:
@@ -138,7 +129,7 @@ def own_frames(
     damage, TrajectoryError for frames that are missing or uneven in time.
     """
     number, last, interval = 0, -np.inf, None
-    with _reading(path) as stream:
+    with reading(path) as stream:
         blocks = _Blocks(path, stream)
         header: _Header | None = None
         try:
@@ -162,21 +153,6 @@ def own_frames(
                     number, last = number + 1, frame[0]
         except TruncatedError as end:
             cut(number, end.what)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        stream = open(path, "rb")  # noqa: SIM115
-    except (OSError, ValueError) as error:
-        raise FileFormatError(
-            path,
-            None,
-            f"cannot be opened ({getattr(error, 'strerror', None) or error})",
-            "give a readable file",
-        ) from None
-    with stream:
-        yield stream
 
 
 def _own_block(
