@@ -6,8 +6,8 @@
 
 The tables hold every diffusivity, composition, width and occupancy of a campaign with its uncertainty, and the
 checksums of potential and settings; the records follow from them alone. `analyse` also writes `orders.csv`, the A-site
-order of every perovskite's Monte Carlo stage, and `boundary_energies.csv` of the boundary cells at rest; without names
-it takes every campaign of RUNS. `diffusivities.csv` is for readers.
+order of every perovskite's Monte Carlo stage, and `boundary_energies.csv` of the boundary cells at rest, both with what they
+held of campaigns that are not in RUNS; without names it takes every campaign of RUNS. `diffusivities.csv` is for readers.
 """
 
 from __future__ import annotations
@@ -155,12 +155,21 @@ def write_orders(runs: Path) -> None:
             ]
             + [f"{value:.4g}" for value in (float(half.mean), float(half.standard_error))]
         )
-    with (TABLES / "orders.csv").open("w", newline="", encoding="utf-8") as stream:
+    header = ["campaign", "seed", "temperature_K", "cycles", "started_from", "order", "standard_error"]
+    _put(TABLES / "orders.csv", header, rows)
+
+
+def _put(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    """Write a table by campaign; those that are not among the rows keep what the file says of them."""
+    new = {row[0] for row in rows}
+    held: list[list[Any]] = []
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as stream:
+            held = [row for row in csv.reader(stream) if row and row != header and row[0] not in new]
+    with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(
-            ["campaign", "seed", "temperature_K", "cycles", "started_from", "order", "standard_error"]
-        )
-        writer.writerows(rows)
+        writer.writerow(header)
+        writer.writerows(sorted([*held, *rows], key=lambda row: str(row[0])))
 
 
 def write_energies(runs: Path) -> None:
@@ -181,12 +190,8 @@ def write_energies(runs: Path) -> None:
                     for key in ("boundary_energy_J_per_m2", "standard_uncertainty_J_per_m2")
                 ]
             )
-    with (TABLES / "boundary_energies.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(
-            ["campaign", "boundary", "relaxed", "energy_J_per_m2", "standard_uncertainty_J_per_m2"]
-        )
-        writer.writerows(rows)
+    header = ["campaign", "boundary", "relaxed", "energy_J_per_m2", "standard_uncertainty_J_per_m2"]
+    _put(TABLES / "boundary_energies.csv", header, rows)
 
 
 MIGRATION = {

@@ -135,6 +135,13 @@ def test_shipped_own_records_follow_from_their_tables() -> None:
                 assert value == shipped[key], f"{name}: {key}"
 
 
+def test_tables_keep_the_campaigns_that_are_not_at_hand(tmp_path: Path) -> None:
+    module, path = script("own_records"), tmp_path / "table.csv"
+    module._put(path, ["campaign", "x"], [["b", "1"], ["a", "2"]])
+    module._put(path, ["campaign", "x"], [["b", "3"], ["b", "4"]])
+    assert path.read_text(encoding="utf-8") == "campaign,x\na,2\nb,3\nb,4\n"
+
+
 def test_every_campaign_has_settings_of_its_host() -> None:
     study = script("own_records")
     from atomistic.analysis_settings import settings_from
