@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from atomistic.analysis_results import AnalysisResults, load_results
+from atomistic.analysis_results import AnalysisResults, ArrheniusRow, load_results
 from atomistic.errors import FileFormatError
 from mesoion.transport import TransportRecord, list_records, load_record
 
@@ -78,6 +78,13 @@ class Tables:
                 self._held[name] = None
         return self._held[name]
 
+    def laws(self, name: str) -> list[ArrheniusRow]:
+        """Tracer laws of a campaign; those across are left out where they are to be run again."""
+        results, path = self.results(name), self.own / "early_across.txt"
+        early = path.exists() and name in path.read_text(encoding="utf-8").splitlines()
+        laws = [] if results is None else [law for law in results.arrhenius if law.kind == "tracer"]
+        return [law for law in laws if not (early and law.direction == "across")]
+
     def record(self, name: str) -> TransportRecord | None:
         """An own record; None where it is not shipped."""
         if self.records is not None:
@@ -98,9 +105,8 @@ def energy(campaign: str, region: str, direction: str) -> Callable[[Tables], Est
     """E_a in eV of a region and direction."""
 
     def find(tables: Tables) -> Estimate | None:
-        results = tables.results(campaign)
-        for law in () if results is None else results.arrhenius:
-            if (law.region, law.direction, law.kind) == (region, direction, "tracer"):
+        for law in tables.laws(campaign):
+            if (law.region, law.direction) == (region, direction):
                 e = law.activation_energy_eV
                 return Estimate(e.value, e.low, e.high)
         return None
@@ -129,10 +135,9 @@ def diffusivity_ratio(
     def find(tables: Tables) -> Estimate | None:
         found = []
         for campaign, region, direction in (above, below):
-            results = tables.results(campaign)
-            for law in () if results is None else results.arrhenius:
+            for law in tables.laws(campaign):
                 at = law.extrapolated_m2_per_s.get(f"{temperature:g}")
-                if (law.region, law.direction, law.kind) == (region, direction, "tracer") and at is not None:
+                if (law.region, law.direction) == (region, direction) and at is not None:
                     found.append(at)
         if len(found) != 2 or not (found[0].low > 0 and found[1].low > 0):
             return None

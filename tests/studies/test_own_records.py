@@ -112,6 +112,22 @@ def test_ratios_of_diffusivities_come_from_both_laws(walks: AnalysisResults, tmp
     assert study.diffusivity_ratio(("a", "bulk", "all"), ("b", "bulk", "all"), 300.0)(tables) is None
 
 
+def test_what_is_to_be_run_again_is_neither_compared_nor_a_record(
+    walks: AnalysisResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, study = script("own_records"), script("atoms_next_to_papers")
+    laws = [law.model_copy(update={"direction": "across"}) for law in walks.arrhenius]
+    layered = walks.model_copy(update={"arrhenius": (*walks.arrhenius, *laws)})
+    (tmp_path / "a.json").write_text(layered.dump(), encoding="utf-8")
+    (tmp_path / "early_across.txt").write_text("# why\na\nb\n", encoding="utf-8")
+    assert "across" not in {law.direction for law in study.Tables(tmp_path).laws("a")}
+    monkeypatch.setattr(names, "TABLES", tmp_path)
+    assert names.record_texts() == {}
+    names._analysed_anew("a")
+    assert names.early_across(tmp_path) == ["b"]
+    assert "across" in {law.direction for law in study.Tables(tmp_path).laws("a")}
+
+
 def leaves(value: Any, at: str = "") -> dict[str, Any]:
     """Every number and text of a JSON value, by its place."""
     if not isinstance(value, dict | list):
