@@ -39,7 +39,7 @@ from atomistic.learning_cells import (
 from atomistic.mtp.accuracy import accuracy, accuracy_by_group, predict, without_core
 from atomistic.mtp.grade import ActiveSet, select_active_set
 from atomistic.mtp.jacobian import shortest_distance
-from atomistic.mtp.model_card import make_card, save_with_card
+from atomistic.mtp.model_card import make_card, save_with_card, shipped_folder
 from atomistic.mtp.potential import MTPotential, read_mtp
 from atomistic.mtp.training import Training, TrainingResult, TrainingSettings
 from atomistic.settings_files import read_toml, validated
@@ -100,7 +100,8 @@ class LearningSettings(_Model):
     """A SETTINGS.toml of `atomistic train`.
 
     name: of the potential. seed: of everything random. initial_labels: files of frames the same teacher labelled
-    before. start: a `.mtp` of the same species and tables to start the first training from. rounds: at most.
+    before. start: a shipped potential's name, or a `.mtp`, of the same species and tables, that the first training
+    starts from. rounds: at most.
     round_iterations: of the training in each round, which starts from the potential of the one before; every
     `fresh_every`-th starts anew from random numbers (0: never). processes: teachers in parallel. quality: for all
     systems, quality_by_system for one. statement: what the model card says about validity.
@@ -154,12 +155,18 @@ def load_settings(path: str | Path) -> LearningSettings:
 
     change: dict[str, Any] = {
         "initial_labels": tuple(beside(f) for f in settings.initial_labels),
-        "start": None if settings.start is None else beside(settings.start),
+        "start": None if settings.start is None else str(_start(settings.start, path)),
         "systems": tuple(
             s if s.path is None else s.model_copy(update={"path": beside(s.path)}) for s in settings.systems
         ),
     }
     return settings.model_copy(update=change)
+
+
+def _start(name: str, settings: Path) -> Path:
+    """File of the potential to start from: a shipped one's name, or a path from the settings file's folder."""
+    shipped = shipped_folder() / f"{name}.mtp"
+    return shipped if shipped.exists() else settings.parent / name
 
 
 class ActiveLearning:
@@ -639,15 +646,19 @@ def fit_only(
     *,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Fit labelled frames by the [training] table of a settings file (the rest may be absent); resumable.
+    """Fit labelled frames by the [training] table and `start` of a settings file (the rest may be absent); resumable.
 
     Returns the content of training.json. Raises InputError for wrong settings, FramesError for frames without labels.
     """
-    table = read_toml(settings, "docs/training.md").get("training")
+    values = read_toml(settings, "docs/training.md")
+    table, start = values.get("training"), values.get("start")
     if table is None:
         raise InputError("settings", str(settings), "a [training] table is expected")
     training = validated(TrainingSettings, table, Path(settings).name, "training")
+    if not isinstance(start, str | None):
+        raise InputError(f"{Path(settings).name}: start", start, "a shipped potential's name or a .mtp file")
+    given = None if start is None else read_mtp(_start(start, Path(settings)), training.species)
     labelled = [frame for path in frames for frame in read_frames(path, labelled=True)]
-    result = Training(labelled, training, folder).run()
+    result = Training(labelled, training, folder, start=given).run()
     (say or (lambda text: None))(result.summary())
     return dict(json.loads((Path(folder) / "training.json").read_text()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from atomistic.learning_cells import (
 from atomistic.mtp.basis import untrained
 from atomistic.mtp.jacobian import shortest_distance
 from atomistic.mtp.model_card import ModelCard, load_card, save_with_card
-from atomistic.mtp.potential import read_mtp
+from atomistic.mtp.potential import read_mtp, write_mtp
 
 SETTINGS = """
 name = "CuAu-test"
@@ -240,6 +241,25 @@ def test_command_tells_when_the_quality_is_missed(folder: Path) -> None:
     other = run(text.replace('calculator = "emt"', 'calculator = "lj"'))
     assert isinstance(other.exception, InputError)
     assert "other teacher" in str(other.exception)
+
+
+def test_a_fit_of_given_frames_starts_from_a_potential(learned: Path, tmp_path: Path) -> None:
+    labels, table = learned / "run/labels.xyz", (learned / "settings.toml").read_text()
+    training = re.search(r"\[training\].*?(?=\n\[|\Z)", table, re.DOTALL)
+    assert training is not None
+    short = re.sub(r"iterations = \d+", "iterations = 1", training.group())
+    write_mtp(read_mtp(learned / "run/potential.mtp"), tmp_path / "before.mtp")
+    errors = {}
+    for name, head in (("start", "start = 'before.mtp'\n"), ("none", "")):
+        (tmp_path / f"{name}.toml").write_text(head + short)
+        report = fit_only(tmp_path / f"{name}.toml", [labels], tmp_path / name)
+        errors[name] = report["errors"]["training"]["all"]["force_rmse_eV_per_angstrom"]
+    assert errors["start"] < 0.8 * errors["none"]
+    (tmp_path / "shipped.toml").write_text("start = 'lstz-level12'\n" + table)
+    assert Path(load_settings(tmp_path / "shipped.toml").start or "").exists()
+    (tmp_path / "bad.toml").write_text("start = 'absent.mtp'\n" + short)
+    with pytest.raises(FileFormatError, match=r"absent\.mtp"):
+        fit_only(tmp_path / "bad.toml", [labels], tmp_path / "x")
 
 
 def test_fit_of_given_frames(learned: Path, tmp_path: Path) -> None:
