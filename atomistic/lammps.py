@@ -143,17 +143,17 @@ class _Run:
         self.plugin: Path | None = None
         self.engine = "pair_style"
         if isinstance(potential, MTPotential):
-            self.engine = self._choose_engine(engine)
+            self.engine = self._choose_engine(engine, potential)
         if self.engine == "numba" and md.processes > 1:
             raise InputError(
                 "processes", md.processes, "the numba kernel runs in one process; use the plugin"
             )
 
-    def _choose_engine(self, engine: Engine) -> str:
+    def _choose_engine(self, engine: Engine, potential: MTPotential) -> str:
         if engine == "numba":
             return "numba"
         try:
-            self.plugin = build_plugin()
+            self.plugin = build_plugin(potential)
         except CompilerError:
             if engine == "plugin":
                 raise

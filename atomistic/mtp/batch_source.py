@@ -1,8 +1,9 @@
-"""The moment tensor potential as straight C++: what `batch_md.cpp` includes as `batch_model.h`.
+"""The moment tensor potential as straight C++: `batch_model.h` of `batch_md.cpp`, `mtp_shape.h` of the LAMMPS plugin.
 
 Every table of the potential becomes arithmetic in a row: basic moments gathered neighbour by neighbour, their
 contractions forwards and backwards, and the polynomials of each radial function with their gradients by Horner's rule.
-Nothing is looked up at run time, so that the moments stay in registers.
+Nothing is looked up at run time, so that the moments stay in registers. `gather` and `scatter` take a number or a
+vector of them, one lane a neighbour.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _monomials(potential: MTPotential) -> tuple[list[str], dict[tuple[int, int, 
             lower = (power[0] - (axis == 0), power[1] - (axis == 1), power[2] - (axis == 2))
             below = name_of(lower)
             names[power] = f"p{power[0]}_{power[1]}_{power[2]}"
-            lines.append(f"const double {names[power]} = {below} * {'xyz'[axis]};")
+            lines.append(f"const V {names[power]} = {below} * {'xyz'[axis]};")
         return names[power]
 
     for power in sorted(needed, key=lambda p: (sum(p), p)):
@@ -68,8 +69,11 @@ def _gather(potential: MTPotential) -> list[str]:
     return lines
 
 
-def _contract(potential: MTPotential) -> list[str]:
-    """Moments from the basic ones, the energy, and back to the derivatives, which take the place of m."""
+def _contract(potential: MTPotential, coefficients: list[str]) -> list[str]:
+    """Moments from the basic ones, the energy, and back to the derivatives, which take the place of m.
+
+    coefficients: of the scalar moments, as C++.
+    """
     basics, count = len(potential.alpha_index_basic), potential.moment_count
     products = potential.alpha_index_times.tolist()
     lines = [f"const double m{b} = m[{b}];" for b in range(basics)]
@@ -90,11 +94,9 @@ def _contract(potential: MTPotential) -> list[str]:
     for out in list(open_out):
         write(out)
     energy, derivative = ["0.0"], dict.fromkeys(range(count), "0.0")
-    for scalar, coefficient in zip(
-        potential.alpha_moment_mapping.tolist(), potential.moment_coefficients.tolist(), strict=True
-    ):
-        energy.append(f"{coefficient!r} * m{scalar}")
-        derivative[scalar] = repr(coefficient)
+    for scalar, coefficient in zip(potential.alpha_moment_mapping.tolist(), coefficients, strict=True):
+        energy.append(f"{coefficient} * m{scalar}")
+        derivative[scalar] = coefficient
     lines.append(f"const double energy = {' + '.join(energy)};")
     lines += [f"double d{k} = {derivative[k]};" for k in range(count)]
     for left, right, factor, out in reversed(products):
@@ -115,15 +117,15 @@ def _scatter(potential: MTPotential) -> list[str]:
         if degrees == [0, 0, 0]:
             lines.append(f"along += df[{mu}] * m[{table[0, 0, 0]}];")
             continue
-        lines.append("{ double p = 0.0, px = 0.0, py = 0.0, pz = 0.0;")
+        lines.append("{ V p = {}, px = {}, py = {}, pz = {};")
         for c in range(degrees[2], -1, -1):
-            lines.append("{ double q = 0.0, qx = 0.0, qy = 0.0;")
+            lines.append("{ V q = {}, qx = {}, qy = {};")
             for b in range(degrees[1], -1, -1):
                 row = [table.get((a, b, c)) for a in range(degrees[0] + 1)]
                 if all(k is None for k in row):
                     lines.append("qy = qy * y + q; q *= y; qx *= y;")
                     continue
-                lines.append("{ double s = 0.0, sx = 0.0;")
+                lines.append("{ V s = {}, sx = {};")
                 top = max(a for a, k in enumerate(row) if k is not None)
                 for a in range(top, -1, -1):
                     place = row[a]
@@ -134,6 +136,46 @@ def _scatter(potential: MTPotential) -> list[str]:
             f"along += df[{mu}] * p; g[0] += f[{mu}] * px; g[1] += f[{mu}] * py; g[2] += f[{mu}] * pz; }}"
         )
     return lines
+
+
+def _body(lines: list[str]) -> str:
+    return "{\n  " + "\n  ".join(lines) + "\n}\n"
+
+
+def _each_neighbour(potential: MTPotential) -> list[str]:
+    """`gather` and `scatter`, on numbers or vectors V."""
+    return [
+        "template <class V>",
+        "BOTH void gather(const V (&f)[FUNCTIONS], V x, V y, V z, V (&m)[BASICS])",
+        _body(_gather(potential)),
+        "template <class V>",
+        "BOTH void scatter(const double (&m)[BASICS], const V (&f)[FUNCTIONS], const V (&df)[FUNCTIONS],",
+        "                  V x, V y, V z, V &along, V (&g)[3])",
+        _body(_scatter(potential)),
+    ]
+
+
+def _whole(values: list[int]) -> str:
+    return "{" + ", ".join(map(str, values)) + "}"
+
+
+def shape_header(potential: MTPotential) -> str:
+    """The text of `mtp_shape.h`: as `model_header`, for every potential with the same moments whatever its coefficients.
+
+    `contract` takes the coefficients of the scalar moments; SHAPE_* are the tables of the `.mtp` file it is for.
+    """
+    scalars = len(potential.alpha_moment_mapping)
+    parts = [
+        f"constexpr int FUNCTIONS = {potential.radial_function_count}, RADIAL = {potential.radial_basis_size};",
+        f"constexpr int BASICS = {len(potential.alpha_index_basic)};",
+        f"const std::vector<int> SHAPE_BASIC = {_whole(potential.alpha_index_basic.ravel().tolist())};",
+        f"const std::vector<int> SHAPE_TIMES = {_whole(potential.alpha_index_times.ravel().tolist())};",
+        f"const std::vector<int> SHAPE_MAPPING = {_whole(potential.alpha_moment_mapping.tolist())};",
+        "BOTH double contract(const double *xi, double (&m)[BASICS])",
+        _body(_contract(potential, [f"xi[{q}]" for q in range(scalars)])),
+        *_each_neighbour(potential),
+    ]
+    return "\n".join(parts)
 
 
 def model_header(potential: MTPotential, core: RepulsiveCore | None = None) -> str:
@@ -151,9 +193,6 @@ def model_header(potential: MTPotential, core: RepulsiveCore | None = None) -> s
     rows = potential.radial_coefficients.reshape(n * n, functions * size).tolist()
     table = None if core is None else core.table(potential.species).reshape(n * n, 4).tolist()
     pairs = table or [[0.0, 0.0, 0.0, 1.0]] * (n * n)
-
-    def body(lines: list[str]) -> str:
-        return "{\n  " + "\n  ".join(lines) + "\n}\n"
 
     parts = [
         f'#define CHECKSUM "{potential.checksum}"',
@@ -173,12 +212,8 @@ def model_header(potential: MTPotential, core: RepulsiveCore | None = None) -> s
         f"ON_DEVICE static const double SPECIES_ENERGY[{n}] = {_numbers(potential.species_coefficients.tolist())};",
         f"ON_DEVICE static const double CORE[{n * n}][4] = {{{', '.join(_numbers(pair) for pair in pairs)}}};",
         _CORE,
-        "BOTH void gather(const double (&f)[FUNCTIONS], double x, double y, double z, double (&m)[BASICS])",
-        body(_gather(potential)),
         "BOTH double contract(double (&m)[BASICS])",
-        body(_contract(potential)),
-        "BOTH void scatter(const double (&m)[BASICS], const double (&f)[FUNCTIONS], const double (&df)[FUNCTIONS],",
-        "                  double x, double y, double z, double &along, double (&g)[3])",
-        body(_scatter(potential)),
+        _body(_contract(potential, [repr(value) for value in potential.moment_coefficients.tolist()])),
+        *_each_neighbour(potential),
     ]
     return "\n".join(parts)

