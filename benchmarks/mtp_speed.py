@@ -95,14 +95,14 @@ def some_potential(level: int, rng: np.random.Generator) -> MTPotential:
     return potential.with_parameters(parameters)
 
 
-def lammps_seconds(folder: Path, pair: list[str], steps: int) -> float:
+def lammps_seconds(folder: Path, pair: list[str], steps: int, straight: MTPotential | None = None) -> float:
     """Processor time of the program for a run of `steps` steps, without moving the atoms noticeably."""
     found = find_lammps()
     script = ["units metal", "atom_modify map yes", "read_data bench.data", *pair, "neighbor 1.0 bin"]
     script += ["timestep 1e-9", "fix move all nve", "thermo 1000000", f"run {steps}"]
     (folder / "bench.lammps").write_text("\n".join(script) + "\n")
     environment = found.environment()
-    environment["LAMMPS_PLUGIN_PATH"] = str(build_plugin().parent)
+    environment["LAMMPS_PLUGIN_PATH"] = str(build_plugin(straight).parent)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [str(found.program), "-in", "bench.lammps", "-log", "none", "-screen", "none", "-nocite"]
     subprocess.run(command, cwd=folder, env=environment, check=True)
@@ -110,9 +110,12 @@ def lammps_seconds(folder: Path, pair: list[str], steps: int) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def lammps_cost(folder: Path, pair: list[str], steps: int, atoms: int) -> float:
+def lammps_cost(
+    folder: Path, pair: list[str], steps: int, atoms: int, straight: MTPotential | None = None
+) -> float:
     """Microseconds per atom and step; the start of the program is measured and taken off."""
-    return 1e6 * (lammps_seconds(folder, pair, steps) - lammps_seconds(folder, pair, 0)) / steps / atoms
+    seconds = lammps_seconds(folder, pair, steps, straight) - lammps_seconds(folder, pair, 0, straight)
+    return 1e6 * seconds / steps / atoms
 
 
 def python_cost(
@@ -185,23 +188,26 @@ def compare(level: int, repeats: int, folder: Path) -> dict[str, float]:
         turns.append(
             [
                 python_cost(with_numba, atoms, 60 * few, rng),
-                lammps_cost(folder, plugin, 500 * few, len(atoms)),
+                lammps_cost(folder, plugin, 500 * few, len(atoms), potential),
                 python_cost(with_motep, atoms, 12 * few, rng),
                 lammps_cost(folder, pod, 60, len(atoms)),
+                lammps_cost(folder, plugin, 500 * few, len(atoms)),
             ]
         )
     times = np.array(turns)
-    numba, in_lammps, motep, pod_time = np.median(times, axis=0)
+    numba, in_lammps, motep, pod_time, general = np.median(times, axis=0)
     return {
         "level": level,
         "numba": numba,
         "plugin": in_lammps,
+        "general_plugin": general,
         "motep": motep,
         "pod": pod_time,
         "motep_over_numba": float(np.median(times[:, 2] / times[:, 0])),
         "motep_over_plugin": float(np.median(times[:, 2] / times[:, 1])),
         "pod_over_numba": float(np.median(times[:, 3] / times[:, 0])),
         "pod_over_plugin": float(np.median(times[:, 3] / times[:, 1])),
+        "general_over_plugin": float(np.median(times[:, 4] / times[:, 1])),
     }
 
 
@@ -230,7 +236,7 @@ def growth(level: int, folder: Path) -> tuple[list[dict[str, float]], float, flo
 
         steps = max(3, 20000 // len(atoms))
         numba = min(python_cost(call, atoms, steps, rng) for _ in range(3))
-        in_lammps = min(lammps_cost(folder, plugin, 5 * steps, len(atoms)) for _ in range(3))
+        in_lammps = min(lammps_cost(folder, plugin, 5 * steps, len(atoms), potential) for _ in range(3))
         rows.append({"atoms": len(atoms), "numba": numba, "plugin": in_lammps})
     logs = np.log([[row["atoms"], row["numba"] * row["atoms"], row["plugin"] * row["atoms"]] for row in rows])
     return (
@@ -262,12 +268,14 @@ def main() -> None:
         )
         return
     print("microseconds per atom and step (processor time, one thread)")
-    print("level  numba  plugin  motep    POD  motep/numba  motep/plugin  POD/numba  POD/plugin")
+    print(
+        "level  numba  plugin  motep    POD  motep/numba  motep/plugin  POD/numba  POD/plugin  general/plugin"
+    )
     for row in results:
         print(
             f"{row['level']:>5} {row['numba']:>6.2f} {row['plugin']:>7.2f} {row['motep']:>6.1f} {row['pod']:>6.1f}"
             f" {row['motep_over_numba']:>12.1f} {row['motep_over_plugin']:>13.1f}"
-            f" {row['pod_over_numba']:>10.1f} {row['pod_over_plugin']:>11.1f}"
+            f" {row['pod_over_numba']:>10.1f} {row['pod_over_plugin']:>11.1f} {row['general_over_plugin']:>15.1f}"
         )
     print("\n atoms  numba  plugin")
     for row in rows:

@@ -160,7 +160,7 @@ def _whole(values: list[int]) -> str:
 
 
 def shape_header(potential: MTPotential) -> str:
-    """The text of `mtp_shape.h`: as `model_header`, for every potential with the same moments whatever its coefficients.
+    """The text of `mtp_shape.h`: as `model_header`, for every potential with the same moments, whatever their weights.
 
     `contract` takes the coefficients of the scalar moments; SHAPE_* are the tables of the `.mtp` file it is for.
     """

@@ -23,7 +23,7 @@ from atomistic.mtp.basis import untrained
 from atomistic.mtp.core import RepulsiveCore
 from atomistic.mtp.grade import ActiveSet
 from atomistic.mtp.kernel import evaluate
-from atomistic.mtp.potential import MTPotential
+from atomistic.mtp.potential import MTPotential, read_mtp
 
 
 def random_potential(level: int) -> MTPotential:
@@ -149,7 +149,7 @@ def test_random_mutations_of_a_potential_do_not_crash_the_plugin(tmp_path: Path)
     lines = ["units metal", "atom_modify map yes", "read_data probe.data", "pair_style mtp"]
     found = plugin.find_lammps()
     environment = found.environment()
-    environment["LAMMPS_PLUGIN_PATH"] = str(plugin.build_plugin().parent)
+    environment["LAMMPS_PLUGIN_PATH"] = str(plugin.build_plugin(read_mtp(DATA)).parent)
     (tmp_path / "in.lammps").write_text("\n".join([*lines, "pair_coeff * * bad.mtp Al Cu", "run 0"]) + "\n")
     for _ in range(60):
         data = bytearray(original)
@@ -164,6 +164,33 @@ def test_random_mutations_of_a_potential_do_not_crash_the_plugin(tmp_path: Path)
             command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False
         )
         assert done.returncode in (0, 1), (done.returncode, bytes(data[at - 40 : at + 40]))
+
+
+@needs_compiler
+def test_straight_code_serves_only_the_moments_it_was_made_for(tmp_path: Path) -> None:
+    eight, ten = random_potential(8), random_potential(10)
+    atoms = to_lammps_cell(random_structure(*CELLS["cubic"], seed=3))
+    write_data_file(tmp_path / "probe.data", atoms, SPECIES, False)
+    ten.save(tmp_path / "probe.mtp")
+    said = run_script(tmp_path, PROBE.format(species=" ".join(SPECIES), more=""), straight=eight)
+    assert "ERROR" not in said
+    assert "straight code" not in said
+    forces = np.loadtxt(tmp_path / "probe.dump", skiprows=9, ndmin=2)[:, 1:4]
+    expected = evaluate(ten, atoms).forces
+    np.testing.assert_allclose(forces, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+    assert plugin.build_plugin(eight.with_parameters(2 * eight.parameters)) == plugin.build_plugin(eight)
+    assert plugin.build_plugin(eight) != plugin.build_plugin(ten)
+
+
+@needs_compiler
+def test_straight_code_that_does_not_compile_leaves_the_general(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "shape_header", lambda potential: "this is no C++")
+    assert plugin.build_plugin(random_potential(8)) == plugin.build_plugin()
+    monkeypatch.undo()
+    monkeypatch.setattr(plugin, "MOST_PRODUCTS", 10)
+    assert plugin.build_plugin(random_potential(8)) == plugin.build_plugin()
 
 
 @needs_compiler
