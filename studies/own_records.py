@@ -2,6 +2,7 @@
 
     python studies/own_records.py analyse RUNS [NAME...]   # trajectories in RUNS/NAME to studies/tables/own/NAME.json
     python studies/own_records.py migration RUNS           # D of Ta, Al and La to studies/tables/own/migration.csv
+    python studies/own_records.py nanosecond RUNS          # the runs of 1 ns to studies/tables/own/nanosecond.csv
     python studies/own_records.py records                  # those tables to mesoion/records/*-own.json
 
 The tables hold every diffusivity, composition, width and occupancy of a campaign with its uncertainty, and the
@@ -27,9 +28,11 @@ from atomistic.analysis_settings import open_sources, settings_from
 from atomistic.averages import block_average
 from atomistic.boundary_analysis import a_site_order
 from atomistic.errors import AtomisticError, InputError
+from atomistic.framework import framework_displacement, framework_species
 from atomistic.labels import read_frames
 from atomistic.progress import track
 from atomistic.sampling import Campaign
+from atomistic.trajectory import open_trajectory
 from mesoion.transport import dump_record
 
 HERE = Path(__file__).parent
@@ -247,6 +250,23 @@ def run_migration(runs: Path) -> None:
         writer.writerows(rows)
 
 
+def run_nanoseconds(runs: Path) -> None:
+    """Of every run of RUNS/*-nanosecond: how long it went, what ended it, how far its framework moved."""
+    rows = []
+    for path in sorted(runs.glob("*-nanosecond/production/*/seed*/run.json")):
+        campaign = Campaign.load(path.parents[3])
+        run = json.loads(path.read_text(encoding="utf-8"))
+        trajectory = open_trajectory(path.parent / "trajectory.bin")
+        moved = framework_displacement(trajectory, framework_species(tuple(run["species"]), "Li"))
+        rows.append(
+            [campaign.folder.name, campaign.settings.potential, run["potential_sha256"][:12], run["atoms"]]
+            + [f"{run[key]:g}" for key in ("temperature_K", "time_ps", "mean_temperature_K")]
+            + [run["stopped"] or "", f"{moved:.3g}"]
+        )
+    header = ["campaign", "potential", "potential_sha256", "atoms", "temperature_K", "time_ps"]
+    _put(TABLES / "nanosecond.csv", [*header, "mean_temperature_K", "stopped", "framework_A2"], rows)
+
+
 def write_readers_table() -> None:
     """`diffusivities.csv` from all tables."""
     with (TABLES / "diffusivities.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -299,7 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=["analyse", "migration", "records"])
+    parser.add_argument("stage", choices=["analyse", "migration", "nanosecond", "records"])
     parser.add_argument("runs", type=Path, nargs="?")
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
@@ -310,8 +330,8 @@ def main() -> None:
         return
     if given.runs is None:
         parser.error(f"{given.stage} needs the folder of the campaigns")
-    if given.stage == "migration":
-        run_migration(given.runs)
+    if given.stage in ("migration", "nanosecond"):
+        (run_migration if given.stage == "migration" else run_nanoseconds)(given.runs)
         return
     sys.exit(1 if run_analyses(given.runs, given.names) else 0)
 

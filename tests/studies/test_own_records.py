@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
 import json
 import math
@@ -156,6 +157,18 @@ def test_tables_keep_the_campaigns_that_are_not_at_hand(tmp_path: Path) -> None:
     module._put(path, ["campaign", "x"], [["b", "1"], ["a", "2"]])
     module._put(path, ["campaign", "x"], [["b", "3"], ["b", "4"]])
     assert path.read_text(encoding="utf-8") == "campaign,x\na,2\nb,3\nb,4\n"
+
+
+def test_a_nanosecond_at_the_highest_temperature_loses_no_atom() -> None:
+    with (STUDIES / "tables" / "own" / "nanosecond.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["campaign"].split("-")[0] for row in rows} == {"llzo", "lstz", "llto"}
+    for row in rows:
+        assert float(row["time_ps"]) == 1000.0
+        assert row["stopped"] == ""
+        assert abs(float(row["mean_temperature_K"]) / float(row["temperature_K"]) - 1) < 0.02
+        file = STUDIES.parent / "atomistic" / "potentials" / f"{row['potential']}.mtp"
+        assert hashlib.sha256(file.read_bytes()).hexdigest().startswith(row["potential_sha256"])
 
 
 def test_every_campaign_has_settings_of_its_host() -> None:
