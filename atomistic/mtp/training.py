@@ -29,7 +29,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from atomistic.errors import FileFormatError, FramesError, InputError, PotentialError
-from atomistic.labels import labels_of, structure_hash, write_bytes
+from atomistic.labels import attach, labels_of, structure_hash, write_bytes
 from atomistic.mtp.accuracy import accuracy_by_group, predict, without_core
 from atomistic.mtp.basis import untrained
 from atomistic.mtp.core import RepulsiveCore
@@ -58,7 +58,9 @@ class TrainingSettings(BaseModel):
     in all frames, each weighted by ((cutoff - r)/(cutoff - min_distance))^2, is excluded. coefficient_limit:
     potentials with a larger radial coefficient are refused. core: inner and outer radius (angstrom) of a repulsive
     core by pair ("Li-O"); its part is taken off the labels, and it has to be added again when the potential is used
-    (potential.core lies beside potential.mtp).
+    (potential.core lies beside potential.mtp). near_start: the ridge pulls to the coefficients of the potential that
+    the training starts from instead of zero, the species energies to that potential's plus the least-squares
+    difference of the labels' energies, and only pairs without any coefficient in it are excluded: for few labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,6 +87,7 @@ class TrainingSettings(BaseModel):
     coefficient_limit: Annotated[float, Field(gt=0.0)] = 20.0
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     core: dict[str, tuple[float, float]] = {}
+    near_start: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSettings:
@@ -115,8 +118,9 @@ class TrainingSettings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What decides the numbers of a training, for comparison with an earlier one."""
         plain = self.model_dump(mode="json", exclude={"threads"})
-        if not self.core:
-            del plain["core"]
+        for name in ("core", "near_start"):
+            if not plain[name]:
+                del plain[name]
         return plain
 
 
@@ -284,6 +288,10 @@ class Training:
                 )
             self.training = [i for i in range(len(frames)) if i not in set(self.held_out)]
             check_frame_count(len(self.training))
+        if settings.near_start and start is None:
+            raise InputError(
+                "training.near_start", True, "it needs a potential to stay near: give start in the settings"
+            )
         self.template = self._template(start)
         self.start = start
         names = [f"frame {i}" for i in range(len(frames))]
@@ -300,6 +308,9 @@ class Training:
         excluded = counts < settings.minimum_pairs
         # Both directions of a pair or neither: one alone would break the balance of the site energies.
         self.excluded = excluded | excluded.T
+        if settings.near_start:
+            # The start knows pairs that these frames may lack; what it excluded itself stays so.
+            self.excluded = ~np.any(self.template.radial_coefficients != 0.0, axis=(2, 3))
         present = {s for f in pick for s in f.get_chemical_symbols()}
         self.absent = [s for s in settings.species if s not in present]
         free = np.ones(self.template.parameters.size, bool)
@@ -358,11 +369,25 @@ class Training:
         )
 
     def _prior(self, frames: Sequence[Atoms]) -> FloatArray:
-        fitted = least_squares_energies(frames, self.settings.species)
+        if self.settings.near_start:
+            assert self.start is not None
+            fitted = self._shifted_energies(frames, self.start)
+        else:
+            fitted = least_squares_energies(frames, self.settings.species)
         unknown = sorted(set(self.settings.species_energies) - set(self.settings.species))
         if unknown:
             raise InputError("training.species_energies", unknown, "only trained species may be named")
         return np.array([self.settings.species_energies.get(s, fitted[s]) for s in self.settings.species])
+
+    def _shifted_energies(self, frames: Sequence[Atoms], start: MTPotential) -> dict[str, float]:
+        """The start's species energies plus the least-squares difference of the labels' energies from its own."""
+        rest = []
+        for frame, found in zip(frames, predict(start, frames), strict=True):
+            energy, forces, stress = labels_of(frame)
+            rest.append(attach(frame, energy - found.energy[0] * len(frame), forces, stress))
+        shift = least_squares_energies(rest, self.settings.species)
+        known = zip(self.settings.species, start.species_coefficients, strict=True)
+        return {s: float(e) + shift[s] for s, e in known}
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(
@@ -382,6 +407,8 @@ class Training:
         n_moment, n_species = self.template.moment_coefficients.size, self.template.species_count
         diagonal = np.full(self.template.parameters.size, max(ridge, 1e-14))
         centre = np.zeros(diagonal.size)
+        if self.settings.near_start and self.start is not None:
+            centre = np.array(self.start.parameters)
         diagonal[n_moment : n_moment + n_species] = self.settings.species_prior_weight
         centre[n_moment : n_moment + n_species] = self.prior
         return diagonal, centre
