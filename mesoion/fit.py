@@ -46,6 +46,15 @@ NEAR_THE_BEST, FAR = 10.0, 3.0
 DATA_BELOW, PRIOR_ABOVE = 1 / 3, 0.8
 """Posterior over prior width: below the first the data decide a parameter, above the second only the prior does."""
 
+AT_REST = -150.0
+"""ln ω at which displacement currents are below rounding, and squares of them still numbers."""
+OF_THE_PELLET = (
+    "bulk_conductivity", "bulk_activation_energy", "boundary_conductivity", "boundary_activation_energy",
+    "width_over_grain_size", "blocking_fraction", "permittivity", "permittivity_ratio", "bulk_exponent",
+    "boundary_exponent", "core_charge",
+)  # fmt: skip
+"""The parameters without electrodes, leads and noise."""
+
 Electrode = Literal["blocking", "charge transfer", "none"]
 PER_NM2 = 1e18
 
@@ -142,6 +151,7 @@ class PelletFit:
         self._held = {p.name: float(p.value(p.mean)) for p in self.parameters.values() if not p.free}
         self._mean = np.array([p.mean for p in self.free])
         self._deviation = np.array([p.deviation for p in self.free])
+        self._last_pellet: tuple[tuple[float, ...], Complexes, float] | None = None
         self._low = np.array([p.bounds[0] for p in self.free])
         self._high = np.array([p.bounds[1] for p in self.free])
 
@@ -209,8 +219,24 @@ class PelletFit:
 
     def model(self, values: Mapping[str, float]) -> Complexes:
         """Impedance [ohm] at every measured frequency of every temperature (m,)."""
-        bulk, boundary = (s[self._which] for s in self.conductivities(values))
-        return self._spectrum(values, bulk, boundary, self._log_omega, self._inverse[self._which])
+        effective, _ = self._pellet(values)
+        return self._with_electrodes(values, effective, self._log_omega, self._inverse[self._which])
+
+    def _pellet(self, values: Mapping[str, float]) -> tuple[Complexes, float]:
+        """σ_eff [S/m] at every measured frequency (m,), and L/σ_t [ohm m²] at rest at the reference temperature.
+
+        The sampler asks for the second before the electrodes are known, and for the first at once afterwards.
+        """
+        key = tuple(values.get(name, 0.0) for name in OF_THE_PELLET)
+        if self._last_pellet is None or self._last_pellet[0] != key:
+            inverse = np.append(self._inverse[self._which], 0.0)
+            bulk, boundary = self.conductivities(values, inverse)
+            effective = self._admittivity(
+                values, bulk, boundary, np.append(self._log_omega, AT_REST), inverse
+            )
+            resistance = self.geometry.thickness / float(effective[-1].real)
+            self._last_pellet = (key, effective[:-1], resistance)
+        return self._last_pellet[1:]
 
     def spectrum(self, values: Mapping[str, float], temperature: float, frequency: Floats) -> Complexes:
         """Impedance [ohm] at one temperature [K] and any frequencies [Hz] (m,)."""
@@ -223,6 +249,13 @@ class PelletFit:
     def _spectrum(
         self, values: Mapping[str, float], bulk: Floats, boundary: Floats, log_omega: Floats, inverse: Floats
     ) -> Complexes:
+        effective = self._admittivity(values, bulk, boundary, log_omega, inverse)
+        return self._with_electrodes(values, effective, log_omega, inverse)
+
+    def _admittivity(
+        self, values: Mapping[str, float], bulk: Floats, boundary: Floats, log_omega: Floats, inverse: Floats
+    ) -> Complexes:
+        """Effective admittivity [S/m] of the polycrystal; ln ω = −inf is rest."""
         phase = 0.5j * np.pi
         permittivity = VACUUM_PERMITTIVITY * values["permittivity"]
         of_boundary = permittivity * values["permittivity_ratio"]
@@ -239,6 +272,12 @@ class PelletFit:
             1.0,
             values["blocking_fraction"],
         )
+        return np.asarray(effective)
+
+    def _with_electrodes(
+        self, values: Mapping[str, float], effective: Complexes, log_omega: Floats, inverse: Floats
+    ) -> Complexes:
+        phase = 0.5j * np.pi
         z = self.geometry.cell_constant / effective
         if self.electrode != "none":
             admittance = values["electrode_capacitance"] * np.exp(
@@ -336,8 +375,9 @@ class PelletFit:
                 own = whole - grain / values["bulk_conductivity"]
                 if not own > 0:
                     return u, -np.inf
-                values["boundary_conductivity"] = of_layer / own
                 u[layer] = np.log(of_layer / own)
+                # As `values` has it from the coordinate, to the last digit: `_pellet` knows it again.
+                values["boundary_conductivity"] = float(np.exp(u[layer]))
                 if not self._low[layer] <= u[layer] <= self._high[layer]:
                     return u, -np.inf
                 log_jacobian += float(np.log(whole / own))
@@ -380,7 +420,7 @@ class PelletFit:
 
     def _pellet_resistance(self, values: Mapping[str, float]) -> float:
         """Times the electrode's area [ohm m²], at zero frequency and the reference temperature."""
-        return self.geometry.thickness / float(self.total_conductivity(values, np.zeros(1))[0])
+        return self._pellet(values)[1]
 
     # ---- likelihood -----------------------------------------------------------------------------------------------
     def misfit(self, values: Mapping[str, float]) -> Floats:

@@ -67,14 +67,14 @@ def series() -> PelletFit:
 
 
 def least_time(truth: dict[str, float], **model: Any) -> float:
-    """Of 300 evaluations of the posterior, one spectrum of 60 frequencies [s]."""
+    """Of 300 evaluations of the posterior, one spectrum of 60 frequencies [s], at a fresh point each."""
     fit = PelletFit(simulated(truth, [300.0], 1, **model), shipped(), **model)
     u = np.array([p.coordinate(truth[p.name]) for p in fit.free])
     assert np.isfinite(fit.log_posterior(u))
     times = []
-    for _ in range(300):
+    for v in u + 1e-6 * np.random.default_rng(2).standard_normal((300, len(u))):
         begun = time.perf_counter()
-        fit.log_posterior(u)
+        fit.log_posterior(v)
         times.append(time.perf_counter() - begun)
     return min(times)
 
