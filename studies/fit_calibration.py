@@ -3,8 +3,8 @@
     python studies/fit_calibration.py --spectra 50 --steps 1500 --out studies/tables/fit_calibration.csv
 
 Pellets are drawn from the fit's own priors (`priors`), measured once (60 frequencies, noise as drawn), fitted and
-sampled. An interval of 95 % then holds the truth in 95 % of the pellets, whatever the spectra show, if the sampler draws
-from the posterior: simulation-based calibration (Talts et al., arXiv:1804.06788). A row is one parameter, or one
+sampled. An interval of 95 % then holds the truth in 95 % of the pellets, whatever the spectra show, if the sampler
+draws from the posterior: simulation-based calibration (Talts et al., arXiv:1804.06788). A row is one parameter, or one
 combination of parameters that the data fix, of one pellet: `below` is the share of samples below the truth, which is
 uniform between 0 and 1 if all is right. Pellets that OUT already has are kept, so a killed run goes on.
 """
@@ -103,6 +103,12 @@ def calibrated(seed: int, steps: int, walkers: int | None = None) -> list[dict[s
     return rows
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    """Rows of a table of this study."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def summary(rows: list[dict[str, str]]) -> list[str]:
     """Lines: what share of truths the 95 % intervals hold, by kind and by parameter."""
     lines = []
@@ -132,15 +138,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.out.exists():
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(",".join(COLUMNS) + "\n")
-    have = {int(r["spectrum"]) for r in csv.DictReader(options.out.open())}
+        options.out.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    have = {int(r["spectrum"]) for r in table(options.out)}
     for seed in range(options.spectra):
         if seed not in have:
             rows = calibrated(seed, options.steps, options.walkers)
-            with options.out.open("a", newline="") as file:
+            with options.out.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerows(rows)
             print(f"{seed + 1} of {options.spectra}", file=sys.stderr)
-    print("\n".join(summary(list(csv.DictReader(options.out.open())))))
+    print("\n".join(summary(table(options.out))))
     return 0
 
 

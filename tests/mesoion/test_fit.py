@@ -397,49 +397,6 @@ def _in_series(fit: PelletFit, coordinates: np.ndarray) -> tuple[float, float]:
     return float(GEOMETRY.thickness / sigma), values["charge_transfer_resistance"]
 
 
-def _charged_truth(rng: np.random.Generator) -> dict[str, float]:
-    """A pellet with a core charge from its prior and a charge transfer, in a box well inside the other priors."""
-
-    def about(value: float, spread: float) -> float:
-        return value * float(np.exp(spread * rng.standard_normal()))
-
-    return TRUTH | TRANSFER | {
-        "bulk_conductivity": about(0.05, 0.5),
-        "boundary_conductivity": about(1e-4, 0.7),
-        "width_over_grain_size": about(5e-4, 0.5),
-        "permittivity_ratio": about(1.0, 0.3),
-        "blocking_fraction": float(rng.uniform(0.05, 0.35)),
-        "core_charge": 1.5 * float(rng.standard_normal()),
-        "charge_transfer_resistance": about(2e-3, 0.7),
-    }  # fmt: skip
-
-
-@pytest.mark.slow
-def test_sampled_intervals_of_charged_pellets_hold_most_truths() -> None:
-    """A floor: chains far from fifty autocorrelation times hold 0.76 of parameters and 0.73 of combinations."""
-    model = CHARGED | {"electrode": "charge transfer"}
-    parameters, combinations = [], []
-    for k in range(10):
-        truth = _charged_truth(np.random.default_rng([17, k]))
-        fit = PelletFit(simulated(truth, [300.0], 1000 + k, **model), shipped(), **model)
-        best = fit.most_probable(starts=2)
-        drawn = sample(best, seed=k, steps=300, walkers=2 * len(fit.free) + 2)
-        true = np.array([p.coordinate(truth[p.name]) for p in fit.free])
-        parameters += _inside(drawn.samples, true)
-        fixed = [c.weights for c in best.combinations() if c.verdict == "data"]
-        weights = np.array([[w[p.name] / p.deviation for p in fit.free] for w in fixed])
-        combinations += _inside(drawn.samples @ weights.T, weights @ true)
-    assert np.mean(parameters) > 0.7
-    # The normal approximation holds 0.38 of these, whose valleys are curved.
-    assert np.mean(combinations) > 0.65
-
-
-def _inside(samples: np.ndarray, truth: np.ndarray) -> list[bool]:
-    """Whether the 95 % intervals of samples (s, n) hold the truth (n,)."""
-    low, high = np.percentile(samples, [2.5, 97.5], axis=0)
-    return list((low < truth) & (truth < high))
-
-
 def test_without_charge_and_charge_transfer_sampling_keeps_the_coordinates() -> None:
     fit = PelletFit([blank(300.0)], shipped())
     u = np.array([p.mean for p in fit.free])
