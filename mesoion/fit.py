@@ -225,17 +225,19 @@ class PelletFit:
     def _pellet(self, values: Mapping[str, float]) -> tuple[Complexes, float]:
         """σ_eff [S/m] at every measured frequency (m,), and L/σ_t [ohm m²] at rest at the reference temperature.
 
-        The sampler asks for the second before the electrodes are known, and for the first at once afterwards.
+        The second with a charge transfer only (else nan): the sampler asks for it before the electrodes are known, and
+        for the first at once afterwards.
         """
         key = tuple(values.get(name, 0.0) for name in OF_THE_PELLET)
         if self._last_pellet is None or self._last_pellet[0] != key:
-            inverse = np.append(self._inverse[self._which], 0.0)
+            inverse, log_omega, resistance = self._inverse[self._which], self._log_omega, np.nan
+            if self.electrode == "charge transfer":
+                inverse, log_omega = np.append(inverse, 0.0), np.append(log_omega, AT_REST)
             bulk, boundary = self.conductivities(values, inverse)
-            effective = self._admittivity(
-                values, bulk, boundary, np.append(self._log_omega, AT_REST), inverse
-            )
-            resistance = self.geometry.thickness / float(effective[-1].real)
-            self._last_pellet = (key, effective[:-1], resistance)
+            effective = self._admittivity(values, bulk, boundary, log_omega, inverse)
+            if self.electrode == "charge transfer":
+                resistance = self.geometry.thickness / float(effective[-1].real)
+            self._last_pellet = (key, effective[: len(self.frequency)], resistance)
         return self._last_pellet[1:]
 
     def spectrum(self, values: Mapping[str, float], temperature: float, frequency: Floats) -> Complexes:
@@ -255,7 +257,7 @@ class PelletFit:
     def _admittivity(
         self, values: Mapping[str, float], bulk: Floats, boundary: Floats, log_omega: Floats, inverse: Floats
     ) -> Complexes:
-        """Effective admittivity [S/m] of the polycrystal; ln ω = −inf is rest."""
+        """Effective admittivity [S/m] of the polycrystal; ln ω = `AT_REST` at rest."""
         phase = 0.5j * np.pi
         permittivity = VACUUM_PERMITTIVITY * values["permittivity"]
         of_boundary = permittivity * values["permittivity_ratio"]
