@@ -105,6 +105,8 @@ class PairMTP : public Pair {
         cutsq[i][j] = model.cutoff * model.cutoff;
       }
     work = Work();
+    // The rows beside it are as long as this potential's species ask for.
+    found.clear();
   }
 
   double init_one(int, int) override { return model.cutoff; }
