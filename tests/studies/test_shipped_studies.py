@@ -102,8 +102,21 @@ def test_the_gap_between_atoms_and_pellets_is_shown(pellets: dict[str, Any]) -> 
 def test_the_core_charge_that_alone_would_give_the_arc_is_some_charges_per_square_nanometre(
     pellets: dict[str, Any],
 ) -> None:
-    for name in ("LSTZ0.75", "LLTO"):
-        assert 1e18 < pellets[f"core_charge_for_measured_arc_per_m2 {name}"] < 1.5e19
+    assert 1e18 < pellets["core_charge_for_measured_arc_per_m2 LLTO"] < 1.5e19
+
+
+def test_an_own_boundary_that_conducts_better_than_the_grain_adds_no_resistance(
+    pellets: dict[str, Any],
+) -> None:
+    (row,) = [
+        c
+        for c in pellets["comparisons"]
+        if (c["material"], c["records"]) == ("LSTZ0.75", "own records")
+        and c["quantity"].startswith("apparent")
+    ]
+    assert (row["quantity"], row["unit"]) == ("apparent grain boundary resistivity", "ohm cm")
+    assert row["predicted"] == 0.0 < row["measured"]
+    assert "core_charge_for_measured_arc_per_m2 LSTZ0.75" not in pellets
 
 
 def test_bulk_is_the_records_and_total_the_series_of_both(pellets: dict[str, Any]) -> None:
